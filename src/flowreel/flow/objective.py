@@ -1,0 +1,122 @@
+"""The training objective: what is drawn for a sample, and the loss of a batch.
+
+A sample plays a *role*: which of its frames are given (t = 1) and how the others' times hang together. Roles come
+from the same schedules that sampling walks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from flowreel.flow.schedule import ramp, roll
+from flowreel.flow.types import Latents, Model, Times, mix
+
+ROLES = ("joint", "independent", "audio_clean", "video_clean", "context")
+EDGE = 1e-6
+"""Times are kept this far from 0 and 1, where the logit-normal weight is not defined; t = 1 itself means held."""
+
+
+def draw_times(
+    generator: torch.Generator,
+    frames: int,
+    streams: Sequence[str],
+    *,
+    shares: Mapping[str, float],
+    warmup: float = 0.2,
+    blocks: Sequence[int] = (1,),
+    contexts: Sequence[int] = (),
+    progress: Literal["uniform", "logit_normal"] = "uniform",
+) -> dict[str, Tensor]:
+    """Draw the role of one sample and from it the time of every frame.
+
+    Args:
+        generator: the sample's own.
+        frames: length of the window.
+        streams: of the model; with one stream only the roles ``joint`` and ``context`` can be drawn.
+        shares: role -> relative share (see :data:`ROLES`).
+        warmup: share of ``ramp``, the rest is ``roll`` (0.2 as published).
+        blocks, contexts: drawn evenly; contexts for the role ``context`` alone.
+        progress: the law of u; ``logit_normal`` is sigmoid of a standard normal.
+
+    Returns:
+        stream -> (frames,) times in [0, 1]; exactly 1 where a frame is given.
+    """
+    role = _draw_role(generator, shares, streams)
+    block = _choose(generator, blocks)
+    context = _choose(generator, contexts) if role == "context" else 0
+    schedule = ramp if _uniform(generator) < warmup else roll
+
+    def times() -> Tensor:
+        u = torch.sigmoid(torch.randn(1, generator=generator)) if progress == "logit_normal" else torch.rand(1, generator=generator)
+        t = schedule(u, frames, block, context)[0]
+        return torch.cat([t[:context], t[context:].clamp(EDGE, 1 - EDGE)])
+
+    shared = times()
+    drawn = {stream: times() if role == "independent" and i else shared for i, stream in enumerate(streams)}
+    if role in ("audio_clean", "video_clean"):
+        drawn[role.removesuffix("_clean")] = torch.ones(frames)
+    return drawn
+
+
+def losses(
+    model: Model,
+    data: Latents,
+    noise: Latents,
+    t: Times,
+    label: Tensor | dict[str, Tensor] | None = None,
+    weight: Literal["none", "logit_normal"] = "none",
+) -> dict[str, Tensor]:
+    """Per stream, the mean over B*T frames of w(t) times the frame's mean squared velocity error.
+
+    Frames held at t = 1 count 0 and stay in the denominator, so that shards of a batch add up. ``weight``
+    "logit_normal" is the density of sigmoid(N(0, 1)) at t (arXiv 2403.03206).
+
+    Args:
+        data, noise: (B, T, ...) per stream.
+        t: (B, T) per stream; clamped to [1e-6, 1 - 1e-6] where it is not exactly 1.
+
+    Returns:
+        stream -> scalar.
+    """
+    held = {k: t[k] == 1 for k in data}
+    inner = {k: t[k].clamp(EDGE, 1 - EDGE) for k in data}
+    times = {k: torch.where(held[k], t[k], inner[k]) for k in data}
+    predicted = model({k: mix(data[k], noise[k], times[k]) for k in data}, times, label)
+    result = {}
+    for k in data:
+        error = (predicted[k] - (data[k] - noise[k])).square().flatten(2).mean(2)  # (B, T)
+        w = logit_normal_density(inner[k]) if weight == "logit_normal" else torch.ones_like(inner[k])
+        result[k] = torch.where(held[k], 0, error * w).mean()
+    return result
+
+
+def logit_normal_density(t: Tensor) -> Tensor:
+    """The density of sigmoid(N(0, 1)) at ``t`` in (0, 1)."""
+    return torch.exp(-torch.logit(t).square() / 2) / (math.sqrt(2 * math.pi) * t * (1 - t))
+
+
+def _draw_role(generator: torch.Generator, shares: Mapping[str, float], streams: Sequence[str]) -> str:
+    possible = ROLES if len(streams) > 1 else ("joint", "context")
+    weights = [shares.get(role, 0.0) for role in possible]
+    unknown = set(shares) - set(ROLES)
+    if unknown or sum(weights) <= 0:
+        raise ValueError(f"shares {dict(shares)} for {list(streams)}: give at least one of {', '.join(possible)} a share above 0")
+    mark = _uniform(generator) * sum(weights)
+    for role, share in zip(possible, weights, strict=True):
+        mark -= share
+        if mark < 0:
+            return role
+    return [role for role, share in zip(possible, weights, strict=True) if share][-1]
+
+
+def _uniform(generator: torch.Generator) -> float:
+    return float(torch.rand(1, generator=generator))
+
+
+def _choose(generator: torch.Generator, options: Sequence[int]) -> int:
+    return options[int(torch.randint(len(options), (1,), generator=generator))]

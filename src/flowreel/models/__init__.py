@@ -1,0 +1,23 @@
+"""The two networks, built from their configs."""
+
+from __future__ import annotations
+
+from flowreel.config import LatentShape, ModelConfig
+from flowreel.models.base import Network, Remembered
+from flowreel.models.flav import FLAV
+from flowreel.models.flowfield import FlowField
+
+__all__ = ["FLAV", "FlowField", "Network", "Remembered", "build"]
+
+
+def build(config: ModelConfig, shape: LatentShape, num_classes: int, window: int) -> Network:
+    """A network with fresh weights (drawn from torch's global generator).
+
+    Args:
+        config: what was chosen.
+        shape: what the data says.
+        num_classes: 0 for none.
+        window: frames per window.
+    """
+    cls = FLAV if config.kind == "flav" else FlowField
+    return cls(config, shape, num_classes, window)

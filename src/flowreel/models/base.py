@@ -1,0 +1,152 @@
+"""What both networks share: shapes, classes, and the split of a forward pass into a plan and its use.
+
+The *plan* is everything that depends on times and labels but not on the latents: the modulation of every layer.
+A stream that rolls walks the same few times turn after turn, so :class:`Remembered` keeps their plans.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.utils.checkpoint
+from torch import Tensor, nn
+
+from flowreel.config import LatentShape, ModelConfig
+from flowreel.errors import InputError
+from flowreel.flow.types import Latents, Times
+
+Label = Tensor | dict[str, Tensor] | None
+
+
+class Network(nn.Module):
+    """A velocity network over windows of frames.
+
+    Attributes:
+        num_classes: also the index of the null class; 0 means no classes.
+        window: frames it was built for.
+        fps: the frame rate that its clock runs at (rotary positions may be given another).
+        gradient_checkpointing: recompute blocks in the backward pass to save memory.
+    """
+
+    def __init__(self, config: ModelConfig, shape: LatentShape, num_classes: int, window: int) -> None:
+        super().__init__()
+        if shape.height % config.patch or shape.width % config.patch:
+            raise InputError(
+                f"latents of {shape.height} x {shape.width} can't be cut into patches of {config.patch}: "
+                f"choose model.patch from the common divisors of both"
+            )
+        self.config, self.shape, self.num_classes, self.window = config, shape, num_classes, window
+        self.streams = tuple(shape.streams)
+        self.grid = (shape.height // config.patch, shape.width // config.patch)
+        self.fps = shape.fps
+        self.gradient_checkpointing = False
+
+    @abstractmethod
+    def plan(self, t: Times, label: Label = None) -> Any:
+        """Everything that times and labels decide."""
+
+    @abstractmethod
+    def run(self, x: Latents, plan: Any) -> Latents:
+        """Velocities of ``x`` under a plan."""
+
+    def forward(self, x: Latents, t: Times, label: Label = None) -> Latents:
+        """Velocities of all streams.
+
+        Args:
+            x: ``{"video": (B, T, C, H, W), "audio": (B, T, 1, M, F)}``.
+            t: the same keys, (B, T) in [0, 1].
+            label: (B,) class indices (``num_classes`` is the null class), one such tensor per stream, or None for
+                the null class.
+
+        Raises:
+            InputError: the window, frame rate or size is one that learned positions do not have.
+        """
+        self._check(x)
+        return self.run(x, self.plan(t, label))
+
+    def drop_label(self, label: Tensor, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
+        """Replace labels by the null class with probability ``class_dropout``, drawn per sample and per stream.
+
+        Args:
+            label: (B,).
+            generators: one per sample.
+        """
+        draws = torch.stack([torch.rand(len(self.streams), generator=g) for g in generators]).to(label.device)
+        return {
+            stream: torch.where(draws[:, i] < self.config.class_dropout, self.num_classes, label)
+            for i, stream in enumerate(self.streams)
+        }
+
+    def _labels(self, label: Label, like: Times) -> dict[str, Tensor]:
+        if label is None:
+            first = next(iter(like.values()))
+            label = torch.full((first.shape[0],), self.num_classes, device=first.device)
+        return label if isinstance(label, dict) else dict.fromkeys(self.streams, label)
+
+    def _check(self, x: Latents) -> None:
+        if tuple(x) != self.streams and set(x) != set(self.streams):
+            raise InputError(f"this model has the streams {', '.join(self.streams)}, but was given {', '.join(x)}")
+        if self.config.positions != "learned":
+            return
+        frames = x["video"].shape[1]
+        if self.config.kind == "flav" and frames != self.window:
+            raise InputError(
+                f"a window of {frames} frames was asked for, but this model has one learned position for each of its "
+                f"{self.window} training frames and none for others: use {self.window}, or train with model.positions=rope"
+            )
+        want, got = self.shape.streams, {k: tuple(v.shape[2:]) for k, v in x.items()}
+        if any(got[k] != want[k] for k in want):
+            raise InputError(
+                f"latents of shape {got} were given, but this model has learned positions for {want} (another size or "
+                "frame rate needs model.positions=rope)"
+            )
+
+    def _run_block(self, block: nn.Module, *args: Any) -> Any:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return torch.utils.checkpoint.checkpoint(block, *args, use_reentrant=False)
+        return block(*args)
+
+
+class Remembered:
+    """A network that keeps the plans of the last ``entries`` distinct (times, label) pairs.
+
+    For sampling with fixed weights on the CPU, where reading the key costs nothing; on other devices every call is
+    passed through. Same outputs, to the bit.
+    """
+
+    def __init__(self, model: Network, entries: int) -> None:
+        self.model = model
+        self.num_classes = model.num_classes
+        self.entries = entries
+        self._plans: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+
+    def __call__(self, x: Latents, t: Times, label: Label = None) -> Latents:
+        tensors = [*t.values(), *(label.values() if isinstance(label, dict) else [label])]
+        if any(v is not None and v.device.type != "cpu" for v in tensors) or torch.is_grad_enabled():
+            return self.model(x, t, label)
+        self.model._check(x)
+        key = tuple(None if v is None else (*v.shape, v.numpy().tobytes()) for v in tensors)
+        if key not in self._plans:
+            self._plans[key] = self.model.plan(t, label)
+            if len(self._plans) > self.entries:
+                self._plans.popitem(last=False)
+        self._plans.move_to_end(key)
+        return self.model.run(x, self._plans[key])
+
+
+def init_linear(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases (of a patch embedding too, read as a linear map)."""
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        nn.init.xavier_uniform_(module.weight.view(module.weight.shape[0], -1))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def init_zero(*layers: nn.Linear) -> None:
+    for layer in layers:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)

@@ -1,0 +1,203 @@
+"""Building blocks of both networks.
+
+Shape legend: B batch, T frames in the window, N tokens per frame, L tokens in one attention, D width, C channels,
+H W rows and columns, M mel bins, F mel steps per video frame.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Modulation(NamedTuple):
+    """Shift, scale and gate of one residual branch, each (B, T, 1, D)."""
+
+    shift: Tensor
+    scale: Tensor
+    gate: Tensor
+
+
+def modulate(x: Tensor, m: Modulation) -> Tensor:
+    """``x * (1 + scale) + shift``, per frame. x (B, T, N, D)."""
+    return torch.addcmul(m.shift, x, 1 + m.scale)
+
+
+def chunk(x: Tensor, parts: int) -> tuple[Tensor, ...]:
+    """(B, T, parts * D) -> ``parts`` tensors (B, T, 1, D) that broadcast over the tokens of a frame."""
+    return x.unsqueeze(2).chunk(parts, dim=-1)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over the second-last axis; all axes before it are batch.
+
+    Args:
+        rope: (cos, sin) tables are given at call time; queries and keys are rotated by them.
+        qk_norm: normalise queries and keys per head (arXiv 2302.05442).
+    """
+
+    def __init__(self, dim: int, heads: int, qk_norm: bool = False, causal: bool = False) -> None:
+        super().__init__()
+        self.heads = heads
+        self.causal = causal
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.q_norm: nn.Module = nn.LayerNorm(dim // heads, eps=1e-6) if qk_norm else nn.Identity()
+        self.k_norm: nn.Module = nn.LayerNorm(dim // heads, eps=1e-6) if qk_norm else nn.Identity()
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """x (..., L, D) -> (..., L, D); ``rope`` two tables (L, D / heads)."""
+        *batch, length, dim = x.shape
+        qkv = self.qkv(x).view(-1, length, 3, self.heads, dim // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (batch, heads, L, D / heads)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if rope is not None:
+            q, k = rotate(q, rope), rotate(k, rope)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        return self.proj(out.transpose(1, 2).reshape(*batch, length, dim))
+
+
+class MLP(nn.Module):
+    """Two linear maps with a tanh-approximated GELU between them. (..., D) -> (..., D)."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class GatedMLP(nn.Module):
+    """``fc2(silu(a) * b)`` with ``a, b = fc1(x)`` (arXiv 2002.05202). (..., D) -> (..., D)."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 2 * hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.fc1(x).chunk(2, dim=-1)
+        return self.fc2(F.silu(gate) * value)
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches of every frame to tokens: (B, T, C, H, W) -> (B, T, N, D)."""
+
+    def __init__(self, channels: int, dim: int, patch: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, dim, patch, patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x.flatten(0, 1)).flatten(2).transpose(1, 2).unflatten(0, x.shape[:2])
+
+
+def unpatchify(x: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
+    """Tokens (B, T, N, patch * patch * C) on a grid (rows, columns) -> (B, T, C, rows * patch, columns * patch)."""
+    rows, columns = grid
+    x = x.unflatten(-1, (patch, patch, -1)).unflatten(2, (rows, columns))  # (B, T, rows, columns, p, q, C)
+    return x.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+
+
+class TimeEmbed(nn.Module):
+    """Sinusoids of ``scale * t + offset`` and two linear maps: (B, T) -> (B, T, D).
+
+    R-FLAV embeds ``999 t + 1``, GenerativeFlow ``t`` itself.
+    """
+
+    def __init__(self, dim: int, scale: float = 1.0, offset: float = 0.0, frequencies: int = 256) -> None:
+        super().__init__()
+        self.scale, self.offset, self.frequencies = scale, offset, frequencies
+        self.mlp = nn.Sequential(nn.Linear(frequencies, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, t: Tensor) -> Tensor:
+        table = sinusoid(t.float() * self.scale + self.offset, self.frequencies)
+        return self.mlp(table.to(self.mlp[0].weight.dtype))
+
+
+class FinalLayer(nn.Module):
+    """Modulated norm and a linear map to the values of a token."""
+
+    def __init__(self, dim: int, out: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.linear = nn.Linear(dim, out)
+        self.modulation = nn.Linear(dim, 2 * dim)
+
+    def forward(self, x: Tensor, m: Modulation) -> Tensor:
+        return self.linear(modulate(self.norm(x), m))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drop a residual branch for whole samples, scale the others up (arXiv 1603.09382)."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.probability == 0:
+            return x
+        keep = 1 - self.probability
+        return x * x.new_empty(x.shape[0], *(1,) * (x.ndim - 1)).bernoulli_(keep).div_(keep)
+
+
+# --- positions ----------------------------------------------------------------------------------------------------
+
+
+def sinusoid(x: Tensor, dim: int, period: float = 10000.0) -> Tensor:
+    """Cosines, then sines, of x at dim / 2 frequencies from 1 down to 1/period (arXiv 1706.03762): (...) -> (..., dim)."""
+    half = dim // 2
+    frequencies = torch.exp(-math.log(period) / half * torch.arange(half, dtype=torch.float32, device=x.device))
+    angles = x.unsqueeze(-1) * frequencies
+    return F.pad(torch.cat([angles.cos(), angles.sin()], dim=-1), (0, dim % 2))
+
+
+def sincos_2d(dim: int, rows: int, columns: int, span: float = 16.0) -> Tensor:
+    """Fixed positions of a grid of patches, both axes scaled to ``span`` (so any resolution reads alike): (N, dim).
+
+    The first half of the width holds the row, the second the column, each as sines then cosines (as in ViT-MAE,
+    arXiv 2111.06377).
+    """
+    if dim % 4:
+        raise ValueError(f"2-D sinusoidal positions need a width that is a multiple of 4, not {dim}")
+    omega = 10000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+
+    def axis(count: int) -> Tensor:
+        angles = torch.outer(torch.arange(count, dtype=torch.float64) / (count / span), omega)
+        return torch.cat([angles.sin(), angles.cos()], dim=1)  # (count, dim / 2)
+
+    row = axis(rows)[:, None].expand(-1, columns, -1)
+    column = axis(columns)[None].expand(rows, -1, -1)
+    return torch.cat([row, column], dim=-1).reshape(rows * columns, dim).float()
+
+
+def rope_table(seconds: Tensor, head_dim: int, shortest: float = 0.04, longest: float = 20.0) -> tuple[Tensor, Tensor]:
+    """Cosines and sines that rotate queries and keys by their time in seconds (rotary positions, arXiv 2104.09864).
+
+    The rotation periods run from ``shortest`` to ``longest`` seconds, so that audio and video share one clock and
+    neither frame rate nor window length enters the weights.
+
+    Args:
+        seconds: (L,) place of each token in time.
+
+    Returns:
+        two tables (L, head_dim).
+    """
+    ratio = torch.linspace(0, 1, head_dim // 2, dtype=torch.float64)
+    omega = 2 * math.pi / (shortest * (longest / shortest) ** ratio)
+    angles = torch.outer(seconds.double().cpu(), omega)
+    angles = torch.cat([angles, angles], dim=1)
+    return angles.cos().float(), angles.sin().float()
+
+
+def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate the halves of the last axis of x (..., L, head_dim) against each other."""
+    cos, sin = (part.to(device=x.device, dtype=x.dtype) for part in table)
+    a, b = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-b, a], dim=-1) * sin
