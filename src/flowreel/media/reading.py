@@ -1,0 +1,207 @@
+"""Read video files by their timestamps, in constant memory.
+
+Time 0 is the instant of the first picture. Picture and sound come from two independent readers of the same file, so
+that memory does not grow however the file interleaves them. Sound is in ``sound.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from flowreel.errors import InputError
+from flowreel.media.clip import Channel, Clip, check_sample_rate, exact_rate, samples_for
+from flowreel.media.demux import decoded, explained, opened, video_stream
+from flowreel.media.resize import Fit, Resizer
+from flowreel.media.sound import Sound
+
+_UNSPECIFIED_MATRIX = 2  # AVCOL_SPC_UNSPECIFIED
+_HD_ROWS = 720
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What a file holds. ``seconds`` is as the file states it, ``fps`` its own average rate, height and width as
+    :func:`iterate` gives them (upright); ``sample_rate`` is 0 without sound."""
+
+    seconds: float
+    fps: float
+    height: int
+    width: int
+    has_audio: bool
+    sample_rate: int
+
+
+def probe(path: str | Path) -> MediaInfo:
+    """What the file holds, having decoded its first picture; :class:`InputError` with the reason if that fails."""
+    return _survey(Path(path)).info
+
+
+def iterate(
+    path: str | Path,
+    *,
+    fps: float | None = None,
+    sample_rate: int = 16000,
+    size: int | tuple[int, int] | None = None,
+    fit: Fit = "crop",
+    chunk: int = 32,
+    start: float = 0.0,
+    seconds: float | None = None,
+    channel: Channel = "mean",
+    audio: bool = True,
+    crop: tuple[float, float] = (0.5, 0.5),
+) -> Iterator[Clip]:
+    """Read a file as clips of up to ``chunk`` frames that follow each other, in constant memory.
+
+    Frame k covers [k/fps, (k+1)/fps) seconds after ``start`` and shows the last picture that came on before the end of
+    that time: a change of the picture is seen in the very frame during which its sound is heard. Time 0 is the first
+    picture; sound before it is dropped, a track that starts later begins with silence and one that ends early is
+    padded with it, so that the sound lasts as long as the frames (joined, ``samples_for(T, fps, sample_rate)``
+    samples). The last frame is the nearest one to the end of the file, at most ``seconds`` after ``start``.
+
+    ``fps`` None is the file's own average rate, taken as whole within 0.01. ``size`` is (height, width) or one side of
+    a square, None the file's own; ``fit`` and ``crop`` (y, x) as in :func:`resize_frames`. ``channel`` "mean" averages
+    the channels of the sound, "first" takes one (R-FLAV, arXiv 2503.08307). ``audio`` False leaves the sound out; a
+    file without sound gives ``Clip.audio`` None. Cover pictures are ignored, rotation and pixel shapes are applied.
+
+    A file that can't be read, or only in part, and settings that make no sense are an :class:`InputError`.
+    """
+    rate = None if fps is None else exact_rate(fps)
+    check_sample_rate(sample_rate)
+    height, width = (size, size) if isinstance(size, (int, np.integer)) or size is None else _pair(size)
+    resizer = None if size is None else Resizer(height, width, fit, crop)  # type: ignore[arg-type]
+    if channel not in ("mean", "first"):
+        raise InputError(f"channel must be 'mean' or 'first', not {channel!r}")
+    if chunk < 1:
+        raise InputError(f"chunk must be at least 1 frame, not {chunk}")
+    if not (math.isfinite(start) and start >= 0):
+        raise InputError(f"start must be 0 seconds or more, not {start}")
+    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"seconds must be above 0, or None for all there is, not {seconds}")
+    return _chunks(Path(path), rate, sample_rate, resizer, chunk, start, seconds, channel if audio else None)
+
+
+def _pair(size: tuple[int, int]) -> tuple[int, int]:
+    if len(size) != 2:
+        raise InputError(f"size must be (height, width) or one number, not {size!r}")
+    return size[0], size[1]
+
+
+def _chunks(
+    path: Path,
+    rate: Fraction | None,
+    sample_rate: int,
+    resizer: Resizer | None,
+    chunk: int,
+    start: float,
+    seconds: float | None,
+    channel: Channel | None,
+) -> Iterator[Clip]:
+    survey = _survey(path)
+    zero = survey.zero
+    rate = rate or exact_rate(survey.info.fps)
+    fps = float(rate)
+    begin = Fraction(start).limit_denominator(1_000_000)
+    limit = None if seconds is None else max(1, round(seconds * fps))
+    sound = Sound(path, zero, begin, sample_rate, channel) if channel and survey.info.has_audio else None
+    frames: list[np.ndarray] = []
+    done = 0
+
+    def pack() -> Clip:
+        nonlocal done
+        after = done + len(frames)
+        audio = None
+        if sound is not None:
+            audio = sound.take(samples_for(after, fps, sample_rate) - samples_for(done, fps, sample_rate))
+        clip = Clip(np.stack(frames), audio, fps, sample_rate)
+        done = after
+        frames.clear()
+        return clip
+
+    for frame, count in _runs(path, rate, zero, begin, limit):
+        with explained(path):
+            picture = _picture(frame, resizer, survey.pixel_aspect)
+        for _ in range(count):
+            frames.append(picture)
+            if len(frames) == chunk:
+                yield pack()
+    if frames:
+        yield pack()
+
+
+def _runs(
+    path: Path, rate: Fraction, zero: Fraction, start: Fraction, limit: int | None
+) -> Iterator[tuple[av.VideoFrame, int]]:
+    """Every picture that is shown, with the number of output frames that show it."""
+    done, shown, end = 0, None, Fraction(0)
+    for frame, time, until, tick in decoded(path, video_stream, zero, zero + start):
+        # Containers round times to their tick (Matroska: 1 ms), which must not push a picture into the frame before.
+        tolerance = min(tick, Fraction(1, 4) / rate)
+        index = math.floor((time - zero - start + tolerance) * rate)
+        end = until - zero - start
+        if shown is not None and index > done:
+            count = (index if limit is None else min(index, limit)) - done
+            yield shown, count
+            done += count
+            if done == limit:
+                return
+        shown = frame
+    if end <= 0 or shown is None:
+        raise InputError(f"{path}: start {float(start):g} s is not before its end at {float(start + end):g} s")
+    total = max(1, math.floor(end * rate + Fraction(1, 2)))
+    total = total if limit is None else min(total, limit)
+    if total > done:
+        yield shown, total - done
+
+
+def _picture(frame: av.VideoFrame, resizer: Resizer | None, pixel_aspect: float) -> np.ndarray:
+    """RGB (H, W, 3) uint8, upright."""
+    # FFmpeg takes an untagged matrix as BT.601; players take BT.709 for high definition.
+    untagged_hd = frame.colorspace == _UNSPECIFIED_MATRIX and frame.height >= _HD_ROWS and not frame.format.is_rgb
+    picture = frame.to_ndarray(format="rgb24", src_colorspace="ITU709" if untagged_hd else None)
+    turns = round(frame.rotation / 90) % 4
+    picture = np.rot90(picture, turns) if turns else picture
+    if resizer is None:
+        return np.ascontiguousarray(picture)
+    return resizer(picture, 1 / pixel_aspect if turns % 2 else pixel_aspect)
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What the file holds, the time of its first picture on its own clock, and the width of a pixel over its height."""
+
+    info: MediaInfo
+    zero: Fraction
+    pixel_aspect: float
+
+
+def _survey(path: Path) -> _Survey:
+    with explained(path), opened(path) as container:
+        stream = video_stream(container, path)
+        sounds = [s for s in container.streams.audio if s.codec_context is not None]
+        fps, seconds = _own_rate(stream), _stated_seconds(container, stream)
+        sample_rate = sounds[0].rate if sounds else 0
+        pixel_aspect = float(stream.sample_aspect_ratio or 1)
+    for frame, time, until, _ in decoded(path, video_stream, None, None):
+        sides = (frame.height, frame.width) if round(frame.rotation / 90) % 2 == 0 else (frame.width, frame.height)
+        info = MediaInfo(seconds or float(until - time), fps, *sides, bool(sounds), sample_rate)
+        return _Survey(info, time, pixel_aspect)
+    raise InputError(f"{path} has a video track but no picture in it can be decoded: the file is empty or damaged")
+
+
+def _own_rate(stream: av.VideoStream) -> float:
+    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    whole = round(rate)
+    return float(whole if whole >= 1 and abs(rate - whole) < 0.01 else rate)
+
+
+def _stated_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / av.time_base

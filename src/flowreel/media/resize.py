@@ -1,0 +1,80 @@
+"""Fit pictures into a wanted size: crop, letterbox or stretch, with Pillow's antialiased bicubic filter.
+
+Shape legend: T frames, H W rows and columns in pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from PIL import Image
+
+from flowreel.errors import InputError
+
+Fit = Literal["crop", "letterbox", "stretch"]
+
+
+@dataclass(frozen=True)
+class Resizer:
+    """Turns one picture (h, w, 3) uint8 into (height, width, 3).
+
+    ``fit`` "crop": scale until the picture covers the size, cut what sticks out; ``crop`` (y, x) in [0, 1] says where,
+    (0.5, 0.5) is the centre. "letterbox" (as R-FLAV does, arXiv 2503.08307): the whole picture, each side
+    ``int(side * ratio)``, black bars around its middle. "stretch": both sides on their own.
+    """
+
+    height: int
+    width: int
+    fit: Fit = "crop"
+    crop: tuple[float, float] = (0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(side, (int, np.integer)) and side >= 1 for side in (self.height, self.width)):
+            raise InputError(f"size must be whole numbers of pixels from 1, not {self.height!r} x {self.width!r}")
+        if self.fit not in get_args(Fit):
+            raise InputError(f"fit must be one of {', '.join(get_args(Fit))}, not {self.fit!r}")
+        if len(self.crop) != 2 or not all(0 <= place <= 1 for place in self.crop):
+            raise InputError(f"crop must be two numbers (y, x) from 0 to 1, not {self.crop!r}")
+
+    def __call__(self, picture: np.ndarray, pixel_aspect: float = 1.0) -> np.ndarray:
+        """``pixel_aspect`` is the width of one pixel over its height: 1 unless a file says otherwise."""
+        h, w = picture.shape[:2]
+        if (h, w) == (self.height, self.width) and pixel_aspect == 1:
+            return picture
+        image = Image.fromarray(np.ascontiguousarray(picture))
+        if self.fit == "letterbox":
+            return self._letterboxed(image, pixel_aspect)
+        box = self._crop_box(h, w, pixel_aspect) if self.fit == "crop" else None
+        return np.asarray(image.resize((self.width, self.height), Image.Resampling.BICUBIC, box=box))
+
+    def _crop_box(self, h: int, w: int, aspect: float) -> tuple[float, float, float, float]:
+        """The part of the picture that is seen: left, top, right, bottom in its own pixels."""
+        scale = max(self.height / h, self.width / (w * aspect))
+        rows, columns = min(h, self.height / scale), min(w, self.width / scale / aspect)
+        top, left = (h - rows) * self.crop[0], (w - columns) * self.crop[1]
+        return left, top, min(w, left + columns), min(h, top + rows)
+
+    def _letterboxed(self, image: Image.Image, aspect: float) -> np.ndarray:
+        wide = image.width * aspect
+        ratio = min(self.width / wide, self.height / image.height)
+        inner = max(1, int(wide * ratio)), max(1, int(image.height * ratio))
+        canvas = np.zeros((self.height, self.width, 3), np.uint8)
+        top, left = (self.height - inner[1]) // 2, (self.width - inner[0]) // 2
+        canvas[top : top + inner[1], left : left + inner[0]] = np.asarray(image.resize(inner, Image.Resampling.BICUBIC))
+        return canvas
+
+
+def resize_frames(
+    frames: np.ndarray, height: int, width: int, fit: Fit = "crop", crop: tuple[float, float] = (0.5, 0.5)
+) -> np.ndarray:
+    """Frames (T, h, w, 3) uint8 -> (T, height, width, 3) uint8; ``fit`` and ``crop`` as in :class:`Resizer`."""
+    if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+        shape = getattr(frames, "shape", type(frames).__name__)
+        raise InputError(f"frames must be a uint8 array (T, H, W, 3), not {getattr(frames, 'dtype', '')} {shape}")
+    resizer = Resizer(height, width, fit, crop)
+    resized = np.empty((len(frames), height, width, 3), np.uint8)
+    for target, frame in zip(resized, frames, strict=True):
+        target[:] = resizer(frame)
+    return resized

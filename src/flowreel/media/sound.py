@@ -1,0 +1,117 @@
+"""The sound of a file as one stream of mono samples that starts at an exact instant. Without end: silence follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from flowreel.errors import InputError
+from flowreel.media.clip import Channel, check_sample_rate
+from flowreel.media.demux import audio_stream, decoded
+
+SLACK = Fraction(5, 1000)  # seconds that timestamps may be off before samples are cut or silence is put in
+_RUN_UP = Fraction(1, 4)  # seconds decoded before the start, in which decoder and resampler settle
+
+
+class Sound:
+    """Mono float32 samples in [-1, 1] at ``sample_rate``, from ``start`` seconds after ``zero`` on the file's clock."""
+
+    def __init__(self, path: Path, zero: Fraction, start: Fraction, sample_rate: int, channel: Channel) -> None:
+        self._blocks = _blocks(path, zero, start, sample_rate, channel)
+        self._rest = np.zeros(0, np.float32)
+
+    def take(self, count: int) -> np.ndarray:
+        """The next ``count`` samples; after the end of the track, silence."""
+        parts, have = [self._rest], len(self._rest)
+        while have < count and (block := next(self._blocks, None)) is not None:
+            parts.append(block)
+            have += len(block)
+        joined = np.concatenate([*parts, np.zeros(max(0, count - have), np.float32)])
+        self._rest = joined[count:].copy()
+        return np.clip(joined[:count], -1, 1)
+
+
+def read_sound(path: str | Path, sample_rate: int = 16000, channel: Channel = "mean") -> np.ndarray:
+    """The whole sound of a file with or without pictures, (S,) float32 in [-1, 1].
+
+    Time 0 is the first sample that the file has. :class:`InputError` where there is no sound or it can't be read.
+    """
+    path = Path(path)
+    check_sample_rate(sample_rate)
+    first = next(((time, frame) for frame, time, _, _ in decoded(path, audio_stream, None, None)), None)
+    if first is None:
+        raise InputError(f"{path} has a sound track, but nothing in it can be decoded: it is empty or damaged")
+    blocks = list(_resampled(path, first[0], first[0], sample_rate, channel))
+    return np.clip(np.concatenate(blocks), -1, 1)
+
+
+def place(block: np.ndarray, position: int, written: int, slack: int) -> tuple[int, np.ndarray]:
+    """Put the block (S,) at sample ``position`` when ``written`` samples are already there: how many samples of silence
+    come before it, and what of it does not overlap. Off by ``slack`` at most, it simply follows."""
+    gap = position - written
+    if abs(gap) <= slack:
+        return 0, block
+    return (gap, block) if gap > 0 else (0, block[-gap:])
+
+
+def _blocks(path: Path, zero: Fraction, start: Fraction, sample_rate: int, channel: Channel) -> Iterator[np.ndarray]:
+    """Resampled blocks, without the run-up."""
+    run_up = _RUN_UP if start >= _RUN_UP else start
+    skip = round(run_up * sample_rate)
+    for block in _resampled(path, zero, zero + start - run_up, sample_rate, channel):
+        if skip < len(block):
+            yield block[skip:]
+        skip = max(0, skip - len(block))
+
+
+def _resampled(path: Path, zero: Fraction, since: Fraction, sample_rate: int, channel: Channel) -> Iterator[np.ndarray]:
+    """Blocks at the wanted rate, the first sample exactly at ``since``; gaps in the track are silence."""
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
+    written, rate = 0, 0
+    for frame, time, _, _ in decoded(path, audio_stream, zero, since):
+        if rate not in (0, frame.sample_rate):
+            raise InputError(
+                f"{path}: its sound changes from {rate} to {frame.sample_rate} Hz midway: convert it to one rate first"
+            )
+        slack = round(SLACK * frame.sample_rate) if rate else 0
+        rate = frame.sample_rate
+        silence, block = place(_mono(frame, channel), round((time - since) * rate), written, slack)
+        written += silence + len(block)
+        for piece in _pieces(silence, rate):
+            yield from _resample(resampler, piece, rate)
+        if len(block):
+            yield from _resample(resampler, block, rate)
+    if rate:
+        yield from _resample(resampler, None, rate)
+
+
+def _pieces(silence: int, rate: int) -> Iterator[np.ndarray]:
+    """Silence, a second at a time: a gap may last hours."""
+    for begin in range(0, silence, rate):
+        yield np.zeros(min(rate, silence - begin), np.float32)
+
+
+def _resample(resampler: av.AudioResampler, samples: np.ndarray | None, rate: int) -> Iterator[np.ndarray]:
+    frame = None
+    if samples is not None:
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="flt", layout="mono")
+        frame.sample_rate = rate
+    for done in resampler.resample(frame):
+        yield done.to_ndarray()[0].copy()
+
+
+def _mono(frame: av.AudioFrame, channel: Channel) -> np.ndarray:
+    """(S,) float32 of a frame in any sample format."""
+    samples: np.ndarray = frame.to_ndarray()  # planar (channels, S), packed (1, S * channels)
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    samples = samples[:1] if channel == "first" else samples
+    if samples.dtype == np.uint8:
+        return ((samples.astype(np.float32) - 128) / 128).mean(axis=0, dtype=np.float32)
+    if np.issubdtype(samples.dtype, np.integer):
+        return (samples / -float(np.iinfo(samples.dtype).min)).mean(axis=0).astype(np.float32)
+    return samples.mean(axis=0).astype(np.float32)
