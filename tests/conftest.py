@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from flowreel.pipeline import Pipeline
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -26,3 +30,51 @@ def close(got: torch.Tensor, want: torch.Tensor, relative: float = 1e-5) -> None
     assert got.shape == want.shape, (tuple(got.shape), tuple(want.shape))
     error = (got - want).abs().max() / want.abs().max()
     assert error <= relative, f"off by {float(error):.2e} of the largest value"
+
+
+def tiny_pipeline(
+    *,
+    sound: bool = True,
+    classes: tuple[str, ...] = ("low", "high"),
+    window: int = 6,
+    blocks: tuple[int, ...] = (1,),
+    contexts: tuple[int, ...] = (0, 2),
+    roles: tuple[str, ...] = ("joint", "audio_clean", "video_clean", "context"),
+    **model: Any,
+) -> Pipeline:
+    """A pipeline with small random weights: 16 x 16 pixels, 10 frames a second, 16 mel bins, Griffin-Lim."""
+    from flowreel.codec import Codec
+    from flowreel.config import (
+        AudioCodecConfig,
+        CodecConfig,
+        LatentShape,
+        MelConfig,
+        ModelConfig,
+        PipelineConfig,
+        Timing,
+        Trained,
+        VideoCodecConfig,
+    )
+    from flowreel.models import build
+    from flowreel.pipeline import Pipeline
+
+    mel = MelConfig(n_fft=512, win_length=512, bins=16)
+    timing = Timing(10, 16000, 160) if sound else Timing(10, 0, 0)
+    shape = LatentShape(4, 2, 2, 16 if sound else 0, 10 if sound else 0, 10)
+    codec = CodecConfig(
+        VideoCodecConfig(channels=4, factor=8, width=8), AudioCodecConfig(mel=mel, scale=2.0) if sound else None
+    )
+    config = PipelineConfig(
+        model=ModelConfig(**{"dim": 32, "depth": 2, "heads": 2, "patch": 1, **model}),
+        shape=shape,
+        timing=timing,
+        codec=codec,
+        classes=classes,
+        trained=Trained(window, blocks, contexts, roles),
+        steps=2,
+    )
+    torch.manual_seed(0)
+    network = build(config.model, shape, len(classes), window).eval()
+    for parameter in network.parameters():  # published initialisation gives velocity 0
+        torch.nn.init.normal_(parameter, std=0.1)
+    return Pipeline(network, Codec(codec, timing), config)

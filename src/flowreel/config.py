@@ -42,12 +42,15 @@ class Timing:
         if not self.has_audio:
             _check(self.hop == 0, f"hop is {self.hop} but sample_rate is 0: without sound both are 0")
             return
-        _check(self.sample_rate > 0 and self.hop > 0, f"sample_rate {self.sample_rate} and hop {self.hop} must be positive")
+        _check(
+            self.sample_rate > 0 and self.hop > 0, f"sample_rate {self.sample_rate} and hop {self.hop} must be positive"
+        )
         if not self._fits(self.fps):
             whole = [rate for rate in range(1, 121) if self._fits(rate)]
             raise InputError(
                 f"fps {self.fps:g} does not divide the {self.sample_rate / self.hop:g} mel steps a second of "
-                f"{self.sample_rate} Hz with hop {self.hop}: choose one of {', '.join(map(str, whole))}, or prepare video only"
+                f"{self.sample_rate} Hz with hop {self.hop}: choose one of {', '.join(map(str, whole))}, "
+                "or prepare video only"
             )
 
     def _fits(self, fps: float) -> bool:
@@ -184,13 +187,25 @@ class ModelConfig:
     temporal_attention: bool = True
 
     def __post_init__(self) -> None:
+        for name, known in (
+            ("kind", ("flav", "flowfield")),
+            ("positions", ("learned", "sincos", "rope")),
+            ("fusion", ("mean", "joint", "mean_time")),
+        ):
+            _check(
+                getattr(self, name) in known,
+                f"model.{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}",
+            )
         for name in ("dim", "depth", "heads", "patch"):
             _check(getattr(self, name) >= 1, f"model.{name} must be at least 1, not {getattr(self, name)}")
         _check(self.dim % self.heads == 0, f"model.dim {self.dim} is not a multiple of model.heads {self.heads}")
         _check(0 <= self.class_dropout <= 1, f"model.class_dropout must be in [0, 1], not {self.class_dropout}")
         _check(0 <= self.drop_path < 1, f"model.drop_path must be in [0, 1), not {self.drop_path}")
         if self.kind == "flav":
-            _check(self.positions != "sincos", "model.positions 'sincos' is FlowField's: for flav choose 'learned' or 'rope'")
+            _check(
+                self.positions != "sincos",
+                "model.positions 'sincos' is FlowField's: for flav choose 'learned' or 'rope'",
+            )
             _check(self.drop_path == 0, "model.drop_path is FlowField's: for flav leave it at 0")
             _check(self.temporal_attention, "model.temporal_attention=false is FlowField's: flav always has it")
         else:
@@ -238,7 +253,10 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         _check(0 <= self.warmup <= 1, f"objective.warmup must be in [0, 1], not {self.warmup}")
-        _check(bool(self.blocks) and min(self.blocks) >= 1, f"objective.blocks must list whole numbers from 1, not {self.blocks}")
+        _check(
+            bool(self.blocks) and min(self.blocks) >= 1,
+            f"objective.blocks must list whole numbers from 1, not {self.blocks}",
+        )
         if self.roles.context > 0:
             _check(bool(self.contexts), "objective.roles.context is above 0: list objective.contexts, for example [4]")
 
@@ -358,8 +376,8 @@ class PrepareConfig:
     """A run of ``flowreel prepare``.
 
     ``size`` pixels a side, or [height, width]; ``fit``: "crop" the centre, "letterbox" (R-FLAV, bicubic), "stretch",
-    or "random" crops (GenerativeFlow), ``crops`` of each clip. ``audio``: "auto" keeps sound if every clip has it, "require"
-    skips clips without, "silence" fills in, "none" drops it. ``channel``: "mean" or the "first" (R-FLAV) of a
+    or "random" crops (GenerativeFlow), ``crops`` of each clip. ``audio``: "auto" keeps sound if every clip has it,
+    "require" skips clips without, "silence" fills in, "none" drops it. ``channel``: "mean" or the "first" (R-FLAV) of a
     stereo track. ``peak`` normalises each clip's loudest sample to it (R-FLAV 0.95); 0 leaves it.
     """
 
@@ -382,6 +400,50 @@ class PrepareConfig:
     @property
     def height_width(self) -> tuple[int, int]:
         return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """A run of ``flowreel generate``. What is None follows from the model.
+
+    ``out`` a file (.mp4, .mkv, .gif, .webp, .png, .wav), or a folder for several; ``label`` a class name or index;
+    ``audio``, ``video``, ``prefix`` a file, or a folder for one output per clip in it; ``batch`` samples are made in
+    step. The sampling options are those of :class:`flowreel.generation.Settings`.
+    """
+
+    out: str = "generated"
+    label: str | None = None
+    count: int = 1
+    seconds: float | None = None
+    seed: int = 0
+    guidance: float | None = None
+    steps: int | None = None
+    solver: Literal["euler", "heun"] | None = None
+    block: int | None = None
+    context: int | None = None
+    window: int | None = None
+    fps: float | None = None
+    audio: str | None = None
+    video: str | None = None
+    prefix: str | None = None
+    method: Literal["auto", "hold", "gradient"] = "auto"
+    gradient_scale: float = 25.0
+    batch: int = 1
+    device: str | None = None
+    audio_scale: float | None = None
+    autoencoder: str | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.count >= 1, f"--count must be at least 1, not {self.count}")
+        _check(self.batch >= 1, f"--batch must be at least 1, not {self.batch}")
+
+
+@dataclass(frozen=True)
+class LoadConfig:
+    """How a checkpoint is read, where it does not say everything itself (see ``flowreel.load``)."""
+
+    audio_scale: float | None = None
+    autoencoder: str | None = None
 
 
 # --- checkpoint folder --------------------------------------------------------------------------------------------
@@ -437,7 +499,9 @@ def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
     known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - known)
     if unknown:
-        raise InputError(f"{where or cls.__name__}: unknown key(s) {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        raise InputError(
+            f"{where or cls.__name__}: unknown key(s) {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+        )
     return cls(**{name: _convert(hints[name], value, f"{where}.{name}".lstrip(".")) for name, value in values.items()})
 
 

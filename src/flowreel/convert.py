@@ -11,12 +11,14 @@ import argparse
 import math
 import pickle
 import re
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -36,6 +38,20 @@ from flowreel.models.layers import sincos_2d
 from flowreel.presets import AUTOENCODERS, RFLAV_AUDIO_SCALES, SIZES
 
 State = dict[str, Tensor]
+
+DAMAGED = (
+    # what torch.load raises, depending on the byte that is wrong
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+    SafetensorError,
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +98,23 @@ FLOWFIELD_KEYS = (
 )
 
 
+RFLAV_MEASURED = (
+    "v_embedder.proj.weight",
+    "a_embedder.weight",
+    "video_spatial_pos_embed",
+    "video_temporal_pos_embed",
+    "audio_spatial_pos_embed",
+    "blocks.0.video_mlp.fc1.weight",
+)
+FLOWFIELD_MEASURED = (
+    "x_embedder.proj.weight",
+    "pos_embed",
+    "class_embedder.table.weight",
+    "blocks.0.mlp.fc2.weight",
+)
+"""The tensors whose shapes say what the architecture is."""
+
+
 def rename(state: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...]) -> State:
     """Apply the first rule that matches the beginning of each key.
 
@@ -96,25 +129,44 @@ def rename(state: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...]) -> S
                 renamed[new] = value
                 break
         else:
-            raise InputError(f"this checkpoint has a tensor {key!r} of a shape {tuple(value.shape)} that no known network has")
+            raise InputError(
+                f"this checkpoint has a tensor {key!r} of a shape {tuple(value.shape)} that no known network has"
+            )
     return renamed
 
 
 def plain(state: Mapping[str, Tensor]) -> State:
     """Without the prefixes that ``torch.compile`` and data-parallel wrappers leave, in float32."""
-    return {re.sub(r"(^|\.)(_orig_mod\.|module\.)+", r"\1", k): v.float() for k, v in state.items()}
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError("where this checkpoint should hold named tensors it holds something else")
+    return {_plain_name(k): v.float() for k, v in state.items()}
+
+
+def _plain_name(key: str) -> str:
+    return re.sub(r"(^|\.)(_orig_mod\.|module\.)+", r"\1", key)
 
 
 def load_pickle(path: Path) -> Any:
     """``torch.load`` that executes nothing: tensors, plain containers and ``argparse.Namespace`` alone."""
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} holds more than tensors and plain values and was not read: {reason}") from error
-    except (RuntimeError, EOFError, ValueError) as error:
-        raise InputError(f"{path} is not a readable torch checkpoint: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} holds more than tensors and plain values and was not read: {_line(error)}") from error
+    except DAMAGED as error:
+        raise InputError(f"{path} is not a readable torch checkpoint: {_line(error)}") from error
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _require(path: str | Path, values: Mapping[str, Any], *keys: str) -> None:
+    missing = [key for key in keys if key not in values]
+    if missing:
+        raise InputError(f"{path} is not a whole checkpoint of that kind: it has no {', '.join(missing)}")
 
 
 # --- R-FLAV -------------------------------------------------------------------------------------------------------
@@ -122,11 +174,16 @@ def load_pickle(path: Path) -> Any:
 
 def read_rflav_folder(folder: Path, source: str = "") -> Published:
     """A published R-FLAV folder: ``config.json``, ``model.safetensors`` and, for sound, ``vocoder/``."""
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise InputError(f"{folder} has R-FLAV's config.json but no model.safetensors beside it")
-    vocoder = folder / "vocoder"
-    return _rflav(load_file(weights), read_json(folder / "config.json"), source or str(folder), vocoder)
+    weights, settings = folder / "model.safetensors", folder / "config.json"
+    if not weights.is_file() or not settings.is_file():
+        raise InputError(f"{folder} is no R-FLAV checkpoint: that has config.json and model.safetensors")
+    try:
+        state = load_file(weights)
+    except DAMAGED as error:
+        raise InputError(f"{weights} is not a readable safetensors file: {_line(error)}") from error
+    config = read_json(settings)
+    _require(settings, config, "num_heads")
+    return _rflav(state, config, source or str(folder), folder / "vocoder")
 
 
 def read_rflav_save(path: Path) -> Published:
@@ -136,11 +193,13 @@ def read_rflav_save(path: Path) -> Published:
         shadow, arguments = saved["shadow_params"], _trainer_arguments(path)
         names = list(_rflav_parameter_names(len(shadow)))
     else:
+        _require(path, saved["ema"], "shadow_params")
         shadow, arguments = saved["ema"]["shadow_params"], vars(saved["args"])
-        names = list(plain(saved["model"]))
+        names = [_plain_name(key) for key in saved["model"]]
     if len(names) != len(shadow):
         raise InputError(f"{path} averages {len(shadow)} tensors, but an R-FLAV network of that kind has {len(names)}")
     state = dict(zip(names, shadow, strict=True))
+    _require(path, state, "v_embedder.proj.weight")
     dim = state["v_embedder.proj.weight"].shape[0]
     heads = {size.dim: size.heads for name, size in SIZES.items() if name.startswith("FLAV")}
     if dim not in heads:
@@ -151,12 +210,15 @@ def read_rflav_save(path: Path) -> Published:
         "num_classes": int(arguments.get("num_classes", 0)),
         "audio_scale": float(arguments.get("audio_scale", 0.0)),
     }
-    vocoder = next((p / "vocoder" for p in path.parents[:4] if (p / "vocoder" / "vocoder.pt").is_file()), path.parent / "vocoder")
+    vocoder = next(
+        (p / "vocoder" for p in path.parents[:4] if (p / "vocoder" / "vocoder.pt").is_file()), path.parent / "vocoder"
+    )
     return _rflav(state, config, str(path), vocoder)
 
 
 def _rflav(state: Mapping[str, Tensor], config: Mapping[str, Any], source: str, vocoder: Path) -> Published:
     state = plain(state)
+    _require(source, state, *RFLAV_MEASURED)
     embed, fc1 = state["v_embedder.proj.weight"], state["blocks.0.video_mlp.fc1.weight"]
     dim, channels, patch = embed.shape[:3]
     space = state["video_spatial_pos_embed"].shape[2]
@@ -217,7 +279,11 @@ def _rflav_parameter_names(count: int) -> Iterator[str]:
     yield from (f"{s}_t_embedder.mlp.{i}.{p}" for s in ("video", "audio") for i in (0, 2) for p in linear)
     if with_classes:
         yield from (f"{s}_y_embedder.embedding_table.weight" for s in ("video", "audio"))
-    attention = [f"{a}.{part}" for a in ("video_spatial_attn", "video_temporal_attn", "audio_spatial_attn") for part in ("qkv", "proj")]
+    attention = [
+        f"{a}.{part}"
+        for a in ("video_spatial_attn", "video_temporal_attn", "audio_spatial_attn")
+        for part in ("qkv", "proj")
+    ]
     mlp = [f"{s}_mlp.{part}" for s in ("video", "audio") for part in ("fc1", "fc2")]
     modulation = ["video_adaLN_modulation.1", "audio_adaLN_modulation.1", "video_scale.1", "audio_scale.1"]
     for i in range(depth):
@@ -235,8 +301,8 @@ def _trainer_arguments(path: Path) -> dict[str, Any]:
             if "predict_frames" in values and "causal_attn" in values:
                 return values
     raise InputError(
-        f"{path} holds weights without their settings: put the config.json that R-FLAV's trainer wrote (with predict_frames, "
-        "causal_attn) beside it or up to three folders above"
+        f"{path} holds weights without their settings: put the config.json that R-FLAV's trainer wrote (with "
+        "predict_frames, causal_attn) beside it or up to three folders above"
     )
 
 
@@ -248,6 +314,7 @@ def read_generativeflow(path: Path) -> Published:
     content = load_pickle(path)
     state = plain(content["dnn"])
     arguments = vars(content["args"]) if "args" in content else {}
+    _require(path, state, *FLOWFIELD_MEASURED)
     dim, channels, patch = state["x_embedder.proj.weight"].shape[:3]
     side = math.isqrt(state["pos_embed"].shape[2])
     fixed = torch.allclose(state["pos_embed"][0, 0], sincos_2d(dim, side, side), atol=1e-5)
@@ -291,7 +358,7 @@ def autoencoder_for(channels: int, variant: str = "ema") -> VideoCodecConfig:
 
 
 def _count_blocks(state: Mapping[str, Tensor]) -> int:
-    return 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
+    return 1 + max(int(key.split(".")[1]) for key in state if re.match(r"blocks\.\d+\.", key))
 
 
 def read_published(path: Path, source: str = "") -> Published:

@@ -173,7 +173,10 @@ PRESETS: dict[str, tuple[str, Callable[[], TrainConfig]]] = {
     "laptop-clip": ("fixed-length clips of video alone for a CPU", _clip),
     "small": ("rolling audio+video for one GPU, all roles, FLAV-S/2", _small),
     "rflav-b1": ("R-FLAV as published: FLAV-B/1, causal", lambda: _rflav("FLAV-B/1")),
-    "generativeflow-s4": ("GenerativeFlow as published: FlowField-S/4, 72 frames", lambda: _generativeflow("FlowField-S/4")),
+    "generativeflow-s4": (
+        "GenerativeFlow as published: FlowField-S/4, 72 frames",
+        lambda: _generativeflow("FlowField-S/4"),
+    ),
 }
 
 

@@ -24,12 +24,16 @@ def classifier_free(model: Model, label: Tensor | None, scale: float | Tensor = 
     if not per_sample and scale == 1:
         return lambda x, t, t_next: model(x, t, label)  # noqa: ARG005
     if label is None:
-        raise ValueError(f"guidance {scale} needs classes: this model has none, use guidance 1")
+        raise ValueError(
+            f"guidance {scale} needs a label: give one, or use guidance 1 (a model without classes has none)"
+        )
     null = torch.full_like(label, model.num_classes)  # type: ignore[attr-defined]
     both_labels = torch.cat([label, null])
 
     def velocity(x: Latents, t: Times, t_next: Times) -> Latents:  # noqa: ARG001
-        both = model({k: torch.cat([v, v]) for k, v in x.items()}, {k: torch.cat([v, v]) for k, v in t.items()}, both_labels)
+        both = model(
+            {k: torch.cat([v, v]) for k, v in x.items()}, {k: torch.cat([v, v]) for k, v in t.items()}, both_labels
+        )
         guided = {}
         for k, v in both.items():
             conditional, unconditional = v.chunk(2)
@@ -68,7 +72,9 @@ def gradient(model: Model, label: Tensor | None, known: Latents, noise: Latents,
         with torch.enable_grad():
             predicted = model({**free, **{k: mix(known[k], noise[k], t[k]) for k in known}}, t, label)
             # one sample's mean; the sum over the batch leaves each sample its own gradient
-            misfit = torch.stack([(known[k] - noise[k] - predicted[k]).square().flatten(1).mean(1).sum() for k in known])
+            misfit = torch.stack(
+                [(known[k] - noise[k] - predicted[k]).square().flatten(1).mean(1).sum() for k in known]
+            )
             slopes = torch.autograd.grad(misfit.sum(), list(free.values()))
         guided = {k: known[k] - noise[k] for k in known}
         for k, slope in zip(free, slopes, strict=True):

@@ -46,7 +46,10 @@ class SampleNoise:
         """The next ``frames`` frames of every sample: ``{stream: (B, frames, C, H, W)}``."""
         return {
             stream: torch.stack(
-                [torch.stack([torch.randn(shape, generator=g) for _ in range(frames)]) for g in self._generators[stream]]
+                [
+                    torch.stack([torch.randn(shape, generator=g) for _ in range(frames)])
+                    for g in self._generators[stream]
+                ]
             ).to(self.device)
             for stream, shape in self.shapes.items()
         }

@@ -52,7 +52,11 @@ def draw_times(
     schedule = ramp if _uniform(generator) < warmup else roll
 
     def times() -> Tensor:
-        u = torch.sigmoid(torch.randn(1, generator=generator)) if progress == "logit_normal" else torch.rand(1, generator=generator)
+        u = (
+            torch.sigmoid(torch.randn(1, generator=generator))
+            if progress == "logit_normal"
+            else torch.rand(1, generator=generator)
+        )
         t = schedule(u, frames, block, context)[0]
         return torch.cat([t[:context], t[context:].clamp(EDGE, 1 - EDGE)])
 
@@ -82,7 +86,12 @@ def losses(
 
     Returns:
         stream -> scalar.
+
+    Raises:
+        ValueError: no such weight.
     """
+    if weight not in ("none", "logit_normal"):
+        raise ValueError(f"weight must be 'none' or 'logit_normal', not {weight!r}")
     held = {k: t[k] == 1 for k in data}
     inner = {k: t[k].clamp(EDGE, 1 - EDGE) for k in data}
     times = {k: torch.where(held[k], t[k], inner[k]) for k in data}
@@ -105,7 +114,9 @@ def _draw_role(generator: torch.Generator, shares: Mapping[str, float], streams:
     weights = [shares.get(role, 0.0) for role in possible]
     unknown = set(shares) - set(ROLES)
     if unknown or sum(weights) <= 0:
-        raise ValueError(f"shares {dict(shares)} for {list(streams)}: give at least one of {', '.join(possible)} a share above 0")
+        raise ValueError(
+            f"shares {dict(shares)} for {list(streams)}: give at least one of {', '.join(possible)} a share above 0"
+        )
     mark = _uniform(generator) * sum(weights)
     for role, share in zip(possible, weights, strict=True):
         mark -= share

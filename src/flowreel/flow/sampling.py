@@ -6,7 +6,7 @@ given picture, the clip to be continued) is a condition, held at t = 1; it chang
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -25,7 +25,6 @@ Condition: TypeAlias = Callable[[int, int], tuple[Latents, dict[str, Tensor]] | 
 ``(B, k, ...)`` and a mask ``(B, k)`` per known stream (streams may be left out); None where nothing is known."""
 
 
-@torch.no_grad()
 def stream(
     velocity: Velocity,
     noise: Noise,
@@ -35,7 +34,7 @@ def stream(
     context: int = 0,
     step: Step = euler,
     condition: Condition | None = None,
-) -> Iterator[Latents]:
+) -> Generator[Latents, None, None]:
     """Yield blocks of finished frames for ever.
 
     The window warms up along ``ramp`` (``steps * m`` solver steps, m blocks), then every turn walks ``roll``
@@ -54,11 +53,27 @@ def stream(
         ``{stream: (B, block, ...)}``.
 
     Raises:
-        ValueError: the window can't be cut so, or steps is below 1.
+        ValueError: at the call, if the window can't be cut so or steps is below 1; while it runs, if the condition
+            knows a stream that the noise does not have.
     """
-    m = blocks(frames, block, context)
+    blocks(frames, block, context)
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
+    return _roll_on(velocity, noise, frames, steps, block, context, step, condition)
+
+
+@torch.no_grad()
+def _roll_on(
+    velocity: Velocity,
+    noise: Noise,
+    frames: int,
+    steps: int,
+    block: int,
+    context: int,
+    step: Step,
+    condition: Condition | None,
+) -> Generator[Latents, None, None]:
+    m = blocks(frames, block, context)
     first = noise(frames)
     history = context if _all_known(condition, context, first) else 0
     window = _Window.of({k: v[:, context - history :] for k, v in first.items()}, condition, 0)
@@ -88,8 +103,10 @@ class _Window:
         """Noise ``x`` for the frames from ``start`` on, with what is known of them put in."""
         length = next(iter(x.values())).shape[1]
         latents, masks = (condition(start, length) if condition else None) or ({}, {})
+        if not set(masks) <= set(x):
+            raise ValueError(f"the condition knows {', '.join(sorted(masks))}, but there are only {', '.join(x)}")
         held = {k: torch.zeros(v.shape[:2], dtype=torch.bool, device=v.device) for k, v in x.items()}
-        held |= {k: mask.to(held[k].device) for k, mask in masks.items()}
+        held |= {k: mask.to(held[k]).expand_as(held[k]) for k, mask in masks.items()}
         known = {k: torch.where(per_frame(held[k], v), latents[k].to(v), v) for k, v in x.items() if k in masks}
         return cls(x | known, held)
 

@@ -6,6 +6,7 @@ move by different amounts; a frame whose time does not change does not move.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -40,7 +41,7 @@ def heun(velocity: Velocity, x: Latents, t: Times, t_next: Times) -> Latents:
 
 def integrate(velocity: Velocity, x: Latents, grid: Tensor, step: Step = euler) -> Latents:
     """Walk ``x`` along ``grid`` (K+1, frames), the times of all streams and samples, with one ``step`` per row."""
-    for t, t_next in zip(grid[:-1], grid[1:], strict=True):
+    for t, t_next in itertools.pairwise(grid):
         x = step(velocity, x, spread(t, x), spread(t_next, x))
     return x
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.utils.checkpoint
@@ -19,7 +19,7 @@ from flowreel.config import LatentShape, ModelConfig
 from flowreel.errors import InputError
 from flowreel.flow.types import Latents, Times
 
-Label = Tensor | dict[str, Tensor] | None
+Label: TypeAlias = Tensor | dict[str, Tensor] | None
 
 
 class Network(nn.Module):
@@ -88,15 +88,22 @@ class Network(nn.Module):
         return label if isinstance(label, dict) else dict.fromkeys(self.streams, label)
 
     def _check(self, x: Latents) -> None:
-        if tuple(x) != self.streams and set(x) != set(self.streams):
+        if set(x) != set(self.streams):
             raise InputError(f"this model has the streams {', '.join(self.streams)}, but was given {', '.join(x)}")
+        height, width = x["video"].shape[-2:]
+        if height % self.config.patch or width % self.config.patch:
+            raise InputError(
+                f"latents of {height} x {width} were given, which can't be cut into this model's patches of "
+                f"{self.config.patch}"
+            )
         if self.config.positions != "learned":
             return
         frames = x["video"].shape[1]
         if self.config.kind == "flav" and frames != self.window:
             raise InputError(
-                f"a window of {frames} frames was asked for, but this model has one learned position for each of its "
-                f"{self.window} training frames and none for others: use {self.window}, or train with model.positions=rope"
+                f"a window of {frames} frames was asked for, but this model has one learned position for each of "
+                f"its {self.window} training frames and none for others: use {self.window}, or train with "
+                "model.positions=rope"
             )
         want, got = self.shape.streams, {k: tuple(v.shape[2:]) for k, v in x.items()}
         if any(got[k] != want[k] for k in want):
@@ -125,11 +132,12 @@ class Remembered:
         self._plans: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 
     def __call__(self, x: Latents, t: Times, label: Label = None) -> Latents:
-        tensors = [*t.values(), *(label.values() if isinstance(label, dict) else [label])]
-        if any(v is not None and v.device.type != "cpu" for v in tensors) or torch.is_grad_enabled():
+        labels = label if isinstance(label, dict) else {"": label}
+        named = [*sorted(t.items()), *sorted(labels.items())]
+        if any(v is not None and v.device.type != "cpu" for _, v in named) or torch.is_grad_enabled():
             return self.model(x, t, label)
         self.model._check(x)
-        key = tuple(None if v is None else (*v.shape, v.numpy().tobytes()) for v in tensors)
+        key = tuple((k, None if v is None else (*v.shape, v.numpy().tobytes())) for k, v in named)
         if key not in self._plans:
             self._plans[key] = self.model.plan(t, label)
             if len(self._plans) > self.entries:

@@ -46,11 +46,12 @@ class StreamBlock(nn.Module):
         super().__init__()
         self.axes = axes
         self.attention = nn.ModuleList(
-            SelfAttention(config.dim, config.heads, config.qk_norm, causal=config.causal and axis != "space") for axis in axes
+            SelfAttention(config.dim, config.heads, config.qk_norm, causal=config.causal and axis != "space")
+            for axis in axes
         )
         self.norm = nn.LayerNorm(config.dim, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Linear(config.dim, 3 * len(axes) * config.dim)
-        self.mlp = MLP(config.dim, int(config.dim * config.mlp_ratio))
+        self.mlp = MLP(config.dim, round(config.dim * config.mlp_ratio))
 
     def plan(self, active: Tensor) -> list[Modulation]:
         """(B, T, D) -> one modulation per attention."""
@@ -83,12 +84,12 @@ class Block(nn.Module):
         self.fusion = fusion.build(config.fusion, config.dim, streams, config.heads, config.qk_norm)
 
     def plan(self, c: dict[str, Tensor], active: dict[str, Tensor]) -> BlockPlan:
-        return BlockPlan({k: s.plan(active[k]) for k, s in self.streams.items()}, self.fusion.plan(c))  # type: ignore[operator]
+        return BlockPlan({k: s.plan(active[k]) for k, s in self.streams.items()}, self.fusion.plan(c))
 
     def forward(self, x: dict[str, Tensor], plan: BlockPlan, ropes: dict[str, Rope]) -> dict[str, Tensor]:
-        x = {k: s.attend(x[k], plan.attention[k], ropes[k]) for k, s in self.streams.items()}  # type: ignore[operator]
+        x = {k: s.attend(x[k], plan.attention[k], ropes[k]) for k, s in self.streams.items()}
         x, modulations = self.fusion(x, plan.fusion)
-        return {k: s.feed(x[k], modulations[k]) for k, s in self.streams.items()}  # type: ignore[operator]
+        return {k: s.feed(x[k], modulations[k]) for k, s in self.streams.items()}
 
 
 class BlockPlan(NamedTuple):
@@ -129,10 +130,10 @@ class FLAV(Network):
             if name.startswith(("time_embed", "class_embed", "space", "time.")) and parameter.ndim > 1:
                 nn.init.normal_(parameter, std=0.02)
         for block in self.blocks:
-            init_zero(*(s.modulation for s in block.streams.values()))  # type: ignore[union-attr, misc]
-            block.fusion.init_weights()  # type: ignore[union-attr, operator]
+            init_zero(*(s.modulation for s in block.streams.values()))
+            block.fusion.init_weights()
         for final in self.final.values():
-            init_zero(final.modulation, final.linear)  # type: ignore[arg-type]
+            init_zero(final.modulation, final.linear)
 
     def plan(self, t: Times, label: Label = None) -> Plan:
         c = {k: self.time_embed[k](t[k]) for k in self.streams}
@@ -142,9 +143,9 @@ class FLAV(Network):
         active = {k: F.silu(v) for k, v in c.items()}
         final = {}
         for k in self.streams:
-            shift, scale = chunk(self.final[k].modulation(active[k]), 2)  # type: ignore[operator]
+            shift, scale = chunk(self.final[k].modulation(active[k]), 2)
             final[k] = Modulation(shift, scale, scale)
-        return Plan([block.plan(c, active) for block in self.blocks], final)  # type: ignore[operator]
+        return Plan([block.plan(c, active) for block in self.blocks], final)
 
     def run(self, x: Latents, plan: Plan) -> Latents:
         h = self._embed(x)
@@ -167,7 +168,8 @@ class FLAV(Network):
         if "audio" in h:
             steps = h["audio"].shape[2]
             place["audio"] = sinusoid((torch.arange(steps) + 0.5) / steps * 16, self.config.dim)
-        return {k: v + place[k].to(v) for k, v in h.items()}
+        # of the weights' type, as learned positions are: under autocast the residual stream stays in float32
+        return {k: v + place[k].to(self.video_embed.proj.weight) for k, v in h.items()}
 
     def _grid(self, video: Tensor) -> tuple[int, int]:
         return video.shape[-2] // self.config.patch, video.shape[-1] // self.config.patch
@@ -176,10 +178,10 @@ class FLAV(Network):
         if self.config.positions == "learned":
             return dict.fromkeys(h)
         head = self.config.dim // self.config.heads
-        frames = torch.arange(h["video"].shape[1])
+        frames = torch.arange(h["video"].shape[1], device="cpu")
         ropes: dict[str, Rope] = {"video": rope_table((frames + 0.5) / self.fps, head)}
         if "audio" in h:
             steps = h["audio"].shape[2]
-            within = (torch.arange(steps) + 0.5) / steps
+            within = (torch.arange(steps, device="cpu") + 0.5) / steps
             ropes["audio"] = rope_table(((frames[:, None] + within) / self.fps).flatten(), head)
-        return {k: tuple(table.to(h[k]) for table in rope) for k, rope in ropes.items() if rope}  # type: ignore[misc]
+        return {k: tuple(table.to(h[k]) for table in rope) for k, rope in ropes.items() if rope}

@@ -43,7 +43,7 @@ class SpaceTimeBlock(nn.Module):
         branches: dict[str, nn.Module] = {"space": SelfAttention(config.dim, config.heads, config.qk_norm)}
         if config.temporal_attention:
             branches["time"] = SelfAttention(config.dim, config.heads, config.qk_norm)
-        branches["mlp"] = GatedMLP(config.dim, int(config.dim * config.mlp_ratio))
+        branches["mlp"] = GatedMLP(config.dim, round(config.dim * config.mlp_ratio))
         self.branches = nn.ModuleDict(branches)
         self.norms = nn.ModuleDict({k: nn.LayerNorm(config.dim) for k in branches})
         self.modulation = nn.Linear(config.dim, 3 * len(branches) * config.dim)
@@ -75,15 +75,17 @@ class FlowField(Network):
     def __init__(self, config: ModelConfig, shape: LatentShape, num_classes: int, window: int) -> None:
         super().__init__(config, shape, num_classes, window)
         if self.streams != ("video",):
-            raise InputError("FlowField is a model of video alone: prepare the data without sound, or use model.kind=flav")
+            raise InputError(
+                "FlowField is a model of video alone: prepare the data without sound, or use model.kind=flav"
+            )
         self.video_embed = PatchEmbed(shape.channels, config.dim, config.patch)
         self.time_embed = TimeEmbed(config.dim)
         if num_classes:
             self.class_embed = nn.Embedding(num_classes + 1, config.dim)
         if config.positions == "learned":
             self.space = nn.Parameter(sincos_2d(config.dim, *self.grid)[None, None])
-        depths = torch.linspace(0, config.drop_path, config.depth).tolist()
-        self.blocks = nn.ModuleList(SpaceTimeBlock(config, rate) for rate in depths)
+        rates = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
+        self.blocks = nn.ModuleList(SpaceTimeBlock(config, rate) for rate in rates)
         self.final = FinalLayer(config.dim, config.patch**2 * shape.channels)
         self._init_weights()
 
@@ -96,7 +98,7 @@ class FlowField(Network):
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.video_embed.proj.weight.view(self.config.dim, -1))
-        init_zero(*(block.modulation for block in self.blocks), self.final.modulation, self.final.linear)  # type: ignore[arg-type]
+        init_zero(*(block.modulation for block in self.blocks), self.final.modulation, self.final.linear)
 
     def plan(self, t: Times, label: Label = None) -> Plan:
         c = self.time_embed(t["video"])
@@ -104,19 +106,20 @@ class FlowField(Network):
             c = c + self.class_embed(self._labels(label, t)["video"]).unsqueeze(1)
         active = F.silu(c)
         scale, shift = chunk(self.final.modulation(active), 2)
-        return Plan([block.plan(active) for block in self.blocks], Modulation(shift, scale, scale))  # type: ignore[operator]
+        return Plan([block.plan(active) for block in self.blocks], Modulation(shift, scale, scale))
 
     def run(self, x: Latents, plan: Plan) -> Latents:
         video = x["video"]
         grid = (video.shape[-2] // self.config.patch, video.shape[-1] // self.config.patch)
-        frames = torch.arange(video.shape[1], device=video.device)
         space = self.space if self.config.positions == "learned" else sincos_2d(self.config.dim, *grid)
         h = self.video_embed(video) + space.to(video)
         rope = None
         if self.config.positions == "rope":
-            table = rope_table((frames + 0.5) / self.fps, self.config.dim // self.config.heads)
-            rope = (table[0].to(video), table[1].to(video))
+            seconds = (torch.arange(video.shape[1], device="cpu") + 0.5) / self.fps
+            cos, sin = rope_table(seconds, self.config.dim // self.config.heads)
+            rope = (cos.to(video), sin.to(video))
         else:
+            frames = torch.arange(video.shape[1], device=video.device)
             h = h + sinusoid(frames.float(), self.config.dim)[:, None]
         for block, block_plan in zip(self.blocks, plan.blocks, strict=True):
             h = self._run_block(block, h, block_plan, rope)

@@ -33,7 +33,7 @@ class MeanFusion(nn.Module):
         self.modulation = nn.ModuleDict({k: nn.Linear(dim, 3 * dim) for k in streams})
 
     def init_weights(self) -> None:
-        init_zero(*self.modulation.values())  # type: ignore[arg-type]
+        init_zero(*self.modulation.values())
 
     def plan(self, c: dict[str, Tensor]) -> dict[str, Tensor]:
         return c
@@ -58,7 +58,7 @@ class JointFusion(nn.Module):
         self.modulation = nn.ModuleDict({k: nn.Linear(dim, 6 * dim) for k in streams})
 
     def init_weights(self) -> None:
-        init_zero(*self.modulation.values())  # type: ignore[arg-type]
+        init_zero(*self.modulation.values())
 
     def plan(self, c: dict[str, Tensor]) -> dict[str, tuple[Modulation, Modulation]]:
         parts = {k: chunk(self.modulation[k](F.silu(c[k])), 6) for k in c}

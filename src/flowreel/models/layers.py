@@ -151,7 +151,7 @@ class DropPath(nn.Module):
 
 
 def sinusoid(x: Tensor, dim: int, period: float = 10000.0) -> Tensor:
-    """Cosines, then sines, of x at dim / 2 frequencies from 1 down to 1/period (arXiv 1706.03762): (...) -> (..., dim)."""
+    """Cosines, then sines, of x (...) at dim / 2 frequencies from 1 down to 1/period (arXiv 1706.03762): (..., dim)."""
     half = dim // 2
     frequencies = torch.exp(-math.log(period) / half * torch.arange(half, dtype=torch.float32, device=x.device))
     angles = x.unsqueeze(-1) * frequencies
@@ -184,14 +184,14 @@ def rope_table(seconds: Tensor, head_dim: int, shortest: float = 0.04, longest: 
     neither frame rate nor window length enters the weights.
 
     Args:
-        seconds: (L,) place of each token in time.
+        seconds: (L,) place of each token in time, on the CPU (the angles need float64, which not every device has).
 
     Returns:
-        two tables (L, head_dim).
+        two tables (L, head_dim), on the CPU.
     """
-    ratio = torch.linspace(0, 1, head_dim // 2, dtype=torch.float64)
+    ratio = torch.linspace(0, 1, head_dim // 2, dtype=torch.float64, device="cpu")
     omega = 2 * math.pi / (shortest * (longest / shortest) ** ratio)
-    angles = torch.outer(seconds.double().cpu(), omega)
+    angles = torch.outer(seconds.double(), omega)
     angles = torch.cat([angles, angles], dim=1)
     return angles.cos().float(), angles.sin().float()
 

@@ -1,0 +1,16 @@
+"""Turning media into model latents and back: autoencoders, log-mel, vocoders, and the scales between them."""
+
+from flowreel.codec.codec import Codec, StreamDecoder
+from flowreel.codec.tiny import TinyAutoencoder
+from flowreel.codec.video import VideoAutoencoder
+from flowreel.codec.vocoder import GriffinLim, HiFiGAN, StreamingVocoder
+
+__all__ = [
+    "Codec",
+    "GriffinLim",
+    "HiFiGAN",
+    "StreamDecoder",
+    "StreamingVocoder",
+    "TinyAutoencoder",
+    "VideoAutoencoder",
+]

@@ -1,0 +1,185 @@
+"""Sound as a log-mel spectrogram, and back by Griffin-Lim.
+
+Knows: the spectrogram that R-FLAV (arXiv 2503.08307) and HiFi-GAN (arXiv 2010.05646) share, its scaling to [-1, 1], and
+its inverse without a network. Does not know: statistics of a data set, vocoders, streaming.
+
+Shapes: B batch, S audio samples, M mel bins, N mel steps, K = n_fft/2 + 1 linear frequencies.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowreel.config import MelConfig
+from flowreel.errors import InputError
+
+_HZ_PER_MEL = 200 / 3  # Slaney: linear below 1 kHz
+_LOG_FROM_HZ = 1000.0
+_LOG_STEP = math.log(6.4) / 27  # and 27 mels per factor of 6.4 above
+_MAGNITUDE_EPS = 1e-9
+_INVERSE_STEPS = 12
+
+
+def peak_normalise(waveform: Tensor, peak: float = 0.95) -> Tensor:
+    """Scale each waveform ``(..., S)`` so that its loudest sample has magnitude ``peak``; silence stays silence."""
+    loudest = waveform.abs().amax(-1, keepdim=True)
+    return torch.where(loudest > 0, waveform / loudest.clamp(min=torch.finfo(waveform.dtype).tiny) * peak, waveform)
+
+
+def log_mel(waveform: Tensor, config: MelConfig | None = None) -> Tensor:
+    """The natural logarithm of the mel spectrogram, clamped below at ``config.floor``.
+
+    waveform (B, S) in [-1, 1] -> (B, M, N) with N = S // hop. Raises InputError for another number of dimensions or less
+    than one hop of sound.
+    """
+    config = config or MelConfig()
+    if waveform.ndim != 2 or waveform.shape[1] < config.hop:
+        raise InputError(
+            f"log_mel needs a waveform (B, S) of at least one hop ({config.hop} samples), not shape {tuple(waveform.shape)}"
+        )
+    spectrum = stft(waveform, config)
+    magnitude = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + _MAGNITUDE_EPS)
+    return torch.log((_bank(config).to(magnitude) @ magnitude).clamp(min=config.floor))
+
+
+def unit(log_mel: Tensor, config: MelConfig | None = None) -> Tensor:
+    """Map a log-mel from [log floor, log ceiling] to [-1, 1], linearly and without clamping."""
+    low, high = _log_range(config or MelConfig())
+    return 2 * (log_mel - low) / (high - low) - 1
+
+
+def from_unit(unit: Tensor, config: MelConfig | None = None) -> Tensor:
+    """The inverse of :func:`unit`."""
+    low, high = _log_range(config or MelConfig())
+    return (unit + 1) / 2 * (high - low) + low
+
+
+def griffin_lim(log_mel: Tensor, config: MelConfig | None = None, iterations: int = 32, seed: int = 0) -> Tensor:
+    """A waveform whose log-mel is near the given one: log_mel (B, M, N) -> (B, N * hop).
+
+    The fast Griffin-Lim algorithm (Perraudin, Balazs, Sondergaard, WASPAA 2013) from a random phase, which is the same
+    for every sample of the batch. Deterministic for a ``seed``.
+    """
+    config = config or MelConfig()
+    magnitude = linear_magnitude(log_mel, config)
+    return find_phase(magnitude, random_phase(magnitude, seed), config, iterations)
+
+
+def linear_magnitude(log_mel: Tensor, config: MelConfig) -> Tensor:
+    """A non-negative linear spectrum with the given mel spectrum: (B, M, N) -> (B, K, N).
+
+    Starts from the adjoint of the filter bank and refines it by multiplicative updates (Lee and Seung, NIPS 2000).
+    """
+    bank = _bank(config).to(log_mel)
+    mel = log_mel.exp()
+    target = bank.T @ mel
+    magnitude = target / (bank.T @ bank.sum(1, keepdim=True)).clamp(min=1e-12)
+    for _ in range(_INVERSE_STEPS):
+        magnitude = magnitude * target / (bank.T @ (bank @ magnitude)).clamp(min=1e-12)
+    return magnitude
+
+
+def random_phase(magnitude: Tensor, seed: int) -> Tensor:
+    """Complex numbers of modulus 1 for a magnitude (B, K, N), drawn on the CPU, equal for all B."""
+    generator = torch.Generator().manual_seed(seed)
+    angle = torch.rand(magnitude.shape[1:], generator=generator, dtype=torch.float64) * 2 * math.pi
+    return torch.polar(torch.ones_like(angle), angle).to(magnitude.device, torch.complex64).expand(magnitude.shape)
+
+
+def find_phase(
+    magnitude: Tensor,
+    phase: Tensor,
+    config: MelConfig,
+    iterations: int,
+    known: Tensor | None = None,
+    momentum: float = 0.99,
+) -> Tensor:
+    """Griffin-Lim from a first ``phase``: magnitude, phase (B, K, N) -> waveform (B, N * hop).
+
+    ``known`` (B, n): the first n samples are given, and steer the phases of what follows.
+    """
+    envelope = _envelope(magnitude.shape[-1], config).to(magnitude)
+    estimate, previous = phase, torch.zeros_like(phase)
+    for step in range(iterations + 1):
+        waveform = _istft(magnitude * estimate.sgn(), envelope, config)
+        if known is not None:
+            waveform = torch.cat((known, waveform[:, known.shape[1] :]), 1)
+        if step < iterations:
+            spectrum = stft(waveform, config)
+            estimate, previous = spectrum + momentum * (spectrum - previous), spectrum
+    return waveform
+
+
+def stft(waveform: Tensor, config: MelConfig) -> Tensor:
+    """(B, S) -> complex (B, K, S // hop). Step n is centred on the middle of its hop; the ends are reflected."""
+    before, after = _padding(config)
+    samples = waveform.shape[1]
+    # Reflection by index, because torch's refuses a sound shorter than the padding.
+    position = torch.arange(-before, samples + after, device=waveform.device).abs() % max(2 * samples - 2, 1)
+    padded = waveform[:, torch.minimum(position, 2 * samples - 2 - position)]
+    window = torch.hann_window(config.win_length, dtype=waveform.dtype, device=waveform.device)
+    return torch.stft(
+        padded, config.n_fft, config.hop, config.win_length, window, center=False, normalized=False, return_complex=True
+    )
+
+
+def _istft(spectrum: Tensor, envelope: Tensor, config: MelConfig) -> Tensor:
+    """The least-squares inverse of :func:`stft` within the sound: (B, K, N) -> (B, N * hop)."""
+    steps = torch.fft.irfft(spectrum, config.n_fft, dim=1) * _centred_window(config).to(envelope)[:, None]
+    return _overlap_add(steps, config) / envelope
+
+
+def _envelope(steps: int, config: MelConfig) -> Tensor:
+    """The sum of the squared windows over each sample, (1, N * hop)."""
+    squared = _centred_window(config).square()[None, :, None].expand(1, config.n_fft, steps)
+    return _overlap_add(squared, config).clamp(min=1e-8)
+
+
+def _overlap_add(steps: Tensor, config: MelConfig) -> Tensor:
+    """(B, n_fft, N) -> (B, N * hop)."""
+    before, after = _padding(config)
+    samples = steps.shape[-1] * config.hop
+    padded = F.fold(steps, (1, before + samples + after), (1, config.n_fft), stride=(1, config.hop))
+    return padded[:, 0, 0, before : before + samples]
+
+
+def _centred_window(config: MelConfig) -> Tensor:
+    left = (config.n_fft - config.win_length) // 2
+    return F.pad(torch.hann_window(config.win_length), (left, config.n_fft - config.win_length - left))
+
+
+def _padding(config: MelConfig) -> tuple[int, int]:
+    total = config.n_fft - config.hop
+    return total // 2, total - total // 2
+
+
+def _log_range(config: MelConfig) -> tuple[float, float]:
+    return math.log(config.floor), math.log(config.ceiling)
+
+
+@functools.lru_cache(maxsize=8)
+def _bank(config: MelConfig) -> Tensor:
+    """Triangular filters (M, K) of equal area, evenly spaced in Slaney's mels (Auditory Toolbox, 1998)."""
+    edges = _mel_to_hz(
+        torch.linspace(_hz_to_mel(config.fmin), _hz_to_mel(config.fmax), config.bins + 2, dtype=torch.float64)
+    )
+    hz = torch.linspace(0, config.sample_rate / 2, config.n_fft // 2 + 1, dtype=torch.float64)
+    width = edges.diff()[:, None]
+    ramp = hz[None] - edges[:, None]
+    triangle = torch.minimum(ramp[:-2] / width[:-1], -ramp[2:] / width[1:]).clamp(min=0)
+    return (triangle * 2 / (edges[2:] - edges[:-2])[:, None]).float()
+
+
+def _hz_to_mel(hz: float) -> float:
+    linear = hz / _HZ_PER_MEL
+    return linear if hz < _LOG_FROM_HZ else _LOG_FROM_HZ / _HZ_PER_MEL + math.log(hz / _LOG_FROM_HZ) / _LOG_STEP
+
+
+def _mel_to_hz(mel: Tensor) -> Tensor:
+    start = _LOG_FROM_HZ / _HZ_PER_MEL
+    return torch.where(mel < start, mel * _HZ_PER_MEL, _LOG_FROM_HZ * torch.exp((mel - start).clamp(min=0) * _LOG_STEP))

@@ -1,0 +1,336 @@
+"""Log-mel to sound, whole or chunk by chunk.
+
+Knows: the HiFi-GAN generator (arXiv 2010.05646) with R-FLAV's rule for odd upsampling kernels, how far each of its samples
+looks, Griffin-Lim with the same face for where there is no trained vocoder, and the stream around both. Does not know:
+video frames, scales, clips.
+
+Shapes: B batch, M mel bins, N mel steps, ``hop`` samples per mel step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowreel.checkpoint import load_tensors
+from flowreel.codec import mel, weights
+from flowreel.config import MelConfig
+from flowreel.errors import InputError
+
+PUBLISHED_WEIGHTS = "vocoder.pt"
+_SLOPE = 0.1
+_LAST_SLOPE = 0.01  # the published code leaves torch's default before the last convolution
+_PRE_KERNEL = _POST_KERNEL = 7
+
+Render = Callable[[Tensor, int, int], Tensor]
+"""``render(window (B, M, n), start, stop)``: the samples of the window's steps start .. stop, (B, (stop - start) * hop)."""
+
+
+@dataclass(frozen=True)
+class VocoderConfig:
+    """A HiFi-GAN generator, with the names of its published config.json. Kernels of the residual blocks are odd."""
+
+    num_mels: int
+    upsample_initial_channel: int
+    upsample_rates: tuple[int, ...]
+    upsample_kernel_sizes: tuple[int, ...]
+    resblock_kernel_sizes: tuple[int, ...]
+    resblock_dilation_sizes: tuple[tuple[int, ...], ...]
+    resblock: str = "1"
+
+    def __post_init__(self) -> None:
+        if self.resblock not in ("1", "2"):
+            raise InputError(f"resblock must be '1' or '2', not {self.resblock!r}")
+        if len(self.upsample_rates) != len(self.upsample_kernel_sizes):
+            raise InputError(
+                f"upsample_rates {self.upsample_rates} and upsample_kernel_sizes {self.upsample_kernel_sizes} differ in length"
+            )
+        if any(kernel < rate for rate, kernel in zip(self.upsample_rates, self.upsample_kernel_sizes, strict=True)):
+            raise InputError(
+                f"upsample_kernel_sizes {self.upsample_kernel_sizes} below the rates {self.upsample_rates}"
+            )
+        if len(self.resblock_kernel_sizes) != len(self.resblock_dilation_sizes):
+            raise InputError("resblock_kernel_sizes and resblock_dilation_sizes differ in length")
+        if any(kernel % 2 == 0 for kernel in self.resblock_kernel_sizes):
+            raise InputError(f"resblock_kernel_sizes must be odd, not {self.resblock_kernel_sizes}")
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any], where: Path) -> VocoderConfig:
+        """Read a published config.json, whose settings of training are passed over."""
+        names = [f.name for f in dataclasses.fields(cls)]
+        missing = [name for name in names if name not in values and name != "resblock"]
+        if missing:
+            raise InputError(f"{where} is not the config of a HiFi-GAN: it lacks {', '.join(missing)}")
+        known = {name: _tuples(values[name]) for name in names if name in values}
+        return cls(**{**known, "resblock": str(values.get("resblock", "1"))})
+
+    @property
+    def hop(self) -> int:
+        """Samples per mel step."""
+        return math.prod(self.upsample_rates)
+
+
+class HiFiGAN(nn.Module):
+    """The HiFi-GAN generator, weight norm already fused: log_mel (B, M, N) -> waveform (B, N * hop) in [-1, 1]."""
+
+    block = 0  # any number of mel steps can be rendered at once
+
+    def __init__(self, config: VocoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.upsample_initial_channel
+        self.conv_pre = nn.Conv1d(config.num_mels, width, _PRE_KERNEL, padding=_PRE_KERNEL // 2)
+        self.ups, self.resblocks = nn.ModuleList(), nn.ModuleList()
+        for rate, kernel in zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True):
+            odd = (kernel - rate) % 2
+            padding = (kernel - rate) // 2 + odd
+            self.ups.append(nn.ConvTranspose1d(width, width // 2, kernel, rate, padding=padding, output_padding=odd))
+            width //= 2
+            for size, dilations in zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True):
+                self.resblocks.append(_ResBlock(width, size, dilations, paired=config.resblock == "1"))
+        self.conv_post = nn.Conv1d(width, 1, _POST_KERNEL, padding=_POST_KERNEL // 2)
+
+    @property
+    def hop(self) -> int:
+        """Samples per mel step."""
+        return self.config.hop
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """log_mel (B, M, N) -> (B, N * hop). Raises InputError for another number of mel bins."""
+        if log_mel.ndim != 3 or log_mel.shape[1] != self.config.num_mels:
+            raise InputError(
+                f"this vocoder takes a log-mel (B, {self.config.num_mels}, N), not shape {tuple(log_mel.shape)}"
+            )
+        x = self.conv_pre(log_mel)
+        kernels = len(self.config.resblock_kernel_sizes)
+        for stage, up in enumerate(self.ups):
+            x = up(F.leaky_relu(x, _SLOPE))
+            branches = self.resblocks[stage * kernels : (stage + 1) * kernels]
+            x = torch.stack([branch(x) for branch in branches]).sum(0) / kernels
+        return torch.tanh(self.conv_post(F.leaky_relu(x, _LAST_SLOPE))).squeeze(1)
+
+    @property
+    def context(self) -> tuple[int, int]:
+        """How many mel steps before and after its own the samples of one mel step depend on: exact.
+
+        The first and the last sample of step 0 are followed back through the layers; the rest lies between.
+        """
+        first, last = -(_POST_KERNEL // 2), self.hop - 1 + _POST_KERNEL // 2
+        reach = max(block.reach for block in self.resblocks)
+        for up in reversed(self.ups):
+            (kernel,), (rate,), (padding,) = up.kernel_size, up.stride, up.padding
+            first = -((kernel - 1 - padding - first + reach) // rate)
+            last = (last + reach + padding) // rate
+        return _PRE_KERNEL // 2 - first, last + _PRE_KERNEL // 2
+
+    def renderer(self) -> Render:
+        """For :class:`StreamingVocoder`: renders windows independently of each other."""
+        return lambda window, start, stop: self(window)[:, start * self.hop : stop * self.hop]
+
+    def save(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors, which :func:`load` reads."""
+        weights.write(Path(folder), dataclasses.asdict(self.config), self)
+
+
+class _ResBlock(nn.Module):
+    """Dilated convolutions, each added to what it was given; ``paired`` puts an undilated one after each."""
+
+    def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...], paired: bool) -> None:
+        super().__init__()
+        dilated = nn.ModuleList(_same(channels, kernel, dilation) for dilation in dilations)
+        self.paired = paired
+        if paired:
+            self.convs1, self.convs2 = dilated, nn.ModuleList(_same(channels, kernel, 1) for _ in dilations)
+        else:
+            self.convs = dilated
+        self.reach = kernel // 2 * (sum(dilations) + paired * len(dilations))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number, dilated in enumerate(self.convs1 if self.paired else self.convs):
+            y = dilated(F.leaky_relu(x, _SLOPE))
+            x = x + (self.convs2[number](F.leaky_relu(y, _SLOPE)) if self.paired else y)
+        return x
+
+
+class GriffinLim(nn.Module):
+    """Griffin-Lim with the face of a vocoder: no weights, deterministic, the same for every sample of a batch.
+
+    In a stream it works in blocks of ``block`` mel steps, whatever the chunks that are pushed: the sound already given
+    out stays fixed and steers the phases of the next block, and the seam is a crossfade of two estimates that agree in
+    phase. Chunking therefore changes nothing, but the stream is another solution than :meth:`forward` on the whole.
+    """
+
+    def __init__(self, config: MelConfig, iterations: int = 32, seed: int = 0, block: int = 10) -> None:
+        super().__init__()
+        self.config, self.iterations, self.seed, self.block = config, iterations, seed, block
+
+    @property
+    def hop(self) -> int:
+        """Samples per mel step."""
+        return self.config.hop
+
+    @property
+    def context(self) -> tuple[int, int]:
+        """Mel steps before and after a block that its window looks at: what one STFT window overlaps, and one more."""
+        steps = math.ceil(self.config.win_length / self.config.hop) + 1
+        return steps, steps
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """log_mel (B, M, N) -> (B, N * hop), all steps at once."""
+        return mel.griffin_lim(log_mel, self.config, self.iterations, self.seed)
+
+    def renderer(self) -> Render:
+        """For :class:`StreamingVocoder`: renders one block after the other, each steered by the sound before it."""
+        return _SteeredGriffinLim(self)
+
+
+class _SteeredGriffinLim:
+    def __init__(self, settings: GriffinLim) -> None:
+        self._settings = settings
+        self._blocks = 0
+        self._known: Tensor | None = None  # (B, n): the sound of the window's history
+        self._ahead: Tensor | None = None  # (B, n): the first estimate of what comes next
+        self._magnitude: Tensor | None = None  # (B, K, n): of the last window
+        self._stop = 0  # where the last window's block ended in it
+
+    def __call__(self, window: Tensor, start: int, stop: int) -> Tensor:
+        config, settings = self._settings.config, self._settings
+        hop, before = config.hop, settings.context[0]
+        magnitude = self._go_on_with_magnitude(window, start)
+        phase = mel.random_phase(magnitude, settings.seed + self._blocks)
+        if self._known is not None and self._ahead is not None:
+            phase = self._go_on_with_phase(phase, torch.cat((self._known, self._ahead), 1))
+        sound = mel.find_phase(magnitude, phase, config, settings.iterations, self._known)
+        new = sound[:, start * hop : stop * hop]
+        if self._ahead is not None:
+            new = _crossfade(self._ahead, new, hop * before // 2)
+        history = new if self._known is None else torch.cat((self._known, new), 1)
+        self._known, self._ahead = history[:, -before * hop :], sound[:, stop * hop :]
+        self._magnitude, self._stop = magnitude, stop
+        self._blocks += 1
+        return new
+
+    def _go_on_with_magnitude(self, window: Tensor, start: int) -> Tensor:
+        """Find the magnitudes of the steps that the last window did not hold."""
+        if self._magnitude is None:
+            return mel.linear_magnitude(window, self._settings.config)
+        seen = self._magnitude[..., self._stop - start :]
+        unseen = window[..., seen.shape[-1] :]
+        return torch.cat((seen, mel.linear_magnitude(unseen, self._settings.config)), -1)
+
+    def _go_on_with_phase(self, phase: Tensor, sound: Tensor) -> Tensor:
+        """Take the phases of the steps that the sound so far reaches into from it."""
+        config, steps = self._settings.config, phase.shape[-1]
+        reached = min(steps, sound.shape[1] // config.hop + config.win_length // (2 * config.hop))
+        padded = F.pad(sound, (0, max(0, steps * config.hop - sound.shape[1])))
+        return torch.cat((mel.stft(padded, config)[..., :reached], phase[..., reached:]), -1)
+
+
+class StreamingVocoder:
+    """A vocoder chunk by chunk, in constant memory: what :meth:`push` and :meth:`finish` give, put together, is the
+    sound of the whole. For :class:`HiFiGAN` it equals the forward pass on the whole to float precision."""
+
+    def __init__(self, vocoder: HiFiGAN | GriffinLim, batch: int) -> None:
+        self.vocoder, self.batch = vocoder, batch
+        self._before, self._after = vocoder.context
+        self._render = vocoder.renderer()
+        self._window: Tensor | None = None  # history that is still in sight, then what waits
+        self._done = 0  # steps of the window that are history
+        self._finished = False
+
+    def push(self, log_mel: Tensor) -> Tensor:
+        """Take k more mel steps, (B, M, k), and give all samples that no later step can change: (B, n), n may be 0."""
+        if self._finished:
+            raise InputError("this stream is finished: start another one")
+        if log_mel.ndim != 3 or log_mel.shape[0] != self.batch:
+            raise InputError(
+                f"the stream was started for a batch of {self.batch}, not for shape {tuple(log_mel.shape)}"
+            )
+        self._window = log_mel if self._window is None else torch.cat((self._window, log_mel), -1)
+        return self._advance(self._after)
+
+    def finish(self) -> Tensor:
+        """The samples that were still waiting, (B, n), n may be 0. Nothing can be pushed after it."""
+        self._finished = True
+        if self._window is None:
+            return torch.zeros(self.batch, 0)
+        return self._advance(0)
+
+    def _advance(self, after: int) -> Tensor:
+        """Render all steps that have ``after`` more behind them; blocks have their size but for the last."""
+        assert self._window is not None
+        pieces = [self._window.new_zeros(self.batch, 0, dtype=torch.float32)]
+        while (ready := self._window.shape[-1] - self._done - after) > 0:
+            block = self.vocoder.block or ready
+            if ready < block and not self._finished:
+                break
+            stop = self._done + min(block, ready)
+            # Always the same look ahead, so that a block's sound does not depend on how much was pushed at once.
+            window = self._window[..., : stop + self._after]
+            pieces.append(self._render(window, self._done, stop).float())
+            drop = max(0, stop - self._before)
+            self._window, self._done = self._window[..., drop:].clone(), stop - drop
+        return torch.cat(pieces, 1)
+
+
+def load(folder: str | Path) -> HiFiGAN:
+    """A vocoder in evaluation mode from ``config.json`` beside ``model.safetensors`` (ours) or ``vocoder.pt`` (as R-FLAV
+    publishes it, weight norm fused while loading). Raises InputError for a folder that is neither."""
+    folder = Path(folder)
+    vocoder = HiFiGAN(VocoderConfig.from_json(weights.read_config(folder), folder / weights.CONFIG))
+    ours, published = folder / weights.WEIGHTS, folder / PUBLISHED_WEIGHTS
+    if ours.is_file():
+        weights.fill(vocoder, load_tensors(ours), ours)
+    elif published.is_file():
+        weights.fill(vocoder, _fuse_weight_norm(_read_published(published)), published)
+    else:
+        raise InputError(f"{folder} has neither {weights.WEIGHTS} nor {PUBLISHED_WEIGHTS}")
+    return vocoder.eval()
+
+
+def _read_published(path: Path) -> dict[str, Tensor]:
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise InputError(f"can't read the vocoder {path}: {str(error).splitlines()[0]}") from error
+    if not isinstance(saved, dict) or not isinstance(saved.get("generator"), dict):
+        raise InputError(f"{path} is not a published vocoder: it has no 'generator'")
+    return saved["generator"]
+
+
+def _fuse_weight_norm(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """weight = g * v / |v| (arXiv 1602.07868), under torch's old names and under its new ones."""
+    fused = dict(state)
+    for g_name, v_name in (
+        ("weight_g", "weight_v"),
+        ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+    ):
+        for key in [key for key in state if key.endswith(g_name)]:
+            layer = key.removesuffix(g_name)
+            g, v = fused.pop(key), fused.pop(layer + v_name)
+            fused[layer + "weight"] = g * v / v.flatten(1).norm(dim=1).view(-1, 1, 1)
+    return fused
+
+
+def _same(channels: int, kernel: int, dilation: int) -> nn.Conv1d:
+    return nn.Conv1d(channels, channels, kernel, dilation=dilation, padding=kernel // 2 * dilation)
+
+
+def _crossfade(old: Tensor, new: Tensor, samples: int) -> Tensor:
+    """``new`` (B, n), its beginning faded over from ``old``."""
+    samples = min(samples, old.shape[1], new.shape[1])
+    share = (1 - torch.cos(torch.linspace(0, math.pi, samples + 2, device=new.device)[1:-1])) / 2
+    return torch.cat((old[:, :samples] * (1 - share) + new[:, :samples] * share, new[:, samples:]), 1)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

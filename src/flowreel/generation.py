@@ -1,0 +1,297 @@
+"""One generation of B samples in step: settings made whole, and the endless stream of chunks that can be steered.
+
+Data flows one way: guidance + solver + schedule (``flow.sampling.stream``) -> latents of finished frames -> the codec's
+stream decoder -> chunks of clips.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from flowreel.codec import Codec
+from flowreel.config import PipelineConfig
+from flowreel.errors import InputError
+from flowreel.flow.guidance import classifier_free, gradient
+from flowreel.flow.noise import SampleNoise, sample_seed
+from flowreel.flow.sampling import Condition, stream
+from flowreel.flow.schedule import blocks
+from flowreel.flow.solver import euler, heun
+from flowreel.flow.types import Latents, Times
+from flowreel.given import Given
+from flowreel.media import Clip
+from flowreel.models import Network, Remembered
+
+SOLVERS = {"euler": euler, "heun": heun}
+GRADIENT_SCALE = 25.0
+"""R-FLAV's published scale, 100 with a mean that runs over its batch of 4, per sample."""
+_KNOWN_NOISE = 0x4B4E4F57
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to sample; None takes what the pipeline was trained or saved with.
+
+    Attributes:
+        guidance: classifier-free scale, 1 is none.
+        steps: solver steps per turn (of a clip: in all).
+        block: frames that are finished together; the window's length makes clips.
+        context: finished frames that the window keeps in sight.
+        window: frames in the window; other than the trained length needs positions that are not learned.
+        method: how a given sound or picture is followed: "hold" at t = 1 (for models that have seen that in training),
+            by the "gradient" through the network (R-FLAV's way for models trained jointly alone), or "auto".
+        gradient_scale: strength of "gradient".
+    """
+
+    guidance: float | None = None
+    steps: int | None = None
+    solver: Literal["euler", "heun"] | None = None
+    block: int | None = None
+    context: int | None = None
+    window: int | None = None
+    method: Literal["auto", "hold", "gradient"] = "auto"
+    gradient_scale: float = GRADIENT_SCALE
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """:class:`Settings` with nothing left open."""
+
+    guidance: float
+    steps: int
+    solver: Literal["euler", "heun"]
+    block: int
+    context: int
+    window: int
+    method: Literal["hold", "gradient"]
+    gradient_scale: float
+
+
+def makes_clips(config: PipelineConfig) -> bool:
+    """Whether the model was trained on whole clips alone: every block is the window."""
+    return all(block == config.trained.window for block in config.trained.blocks)
+
+
+def resolve(settings: Settings, config: PipelineConfig, given: Given, frames: int | None = None) -> Resolved:
+    """Fill in what was left open and check it against what the model was trained with.
+
+    Args:
+        frames: length of the clip that is wanted, for models of whole clips.
+
+    Raises:
+        InputError: a combination that can't work. Values that training has not seen are warned about.
+    """
+    trained = config.trained
+    clips = makes_clips(config)
+    whole = frames if clips and settings.block is None else None
+    window = _first(settings.window, whole, trained.window)
+    block = _first(settings.block, window if clips else min(trained.blocks))
+    context = _first(settings.context, given.prefix)
+    if given.prefix and context != given.prefix:
+        raise InputError(f"context {context} was asked for, but the clip to go on from fills {given.prefix} frames")
+    try:
+        blocks(window, block, context)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    steps = _first(settings.steps, config.steps)
+    if steps < 1:
+        raise InputError(f"steps must be at least 1, not {steps}")
+    guidance = _first(settings.guidance, config.guidance)
+    check_guidance(guidance, config)
+    solver = settings.solver or config.solver
+    if solver not in SOLVERS:
+        raise InputError(f"no solver is called {solver!r}: choose {' or '.join(SOLVERS)}")
+    _warn_untrained(window, block, context, config)
+    method = _method(settings, config, given)
+    return Resolved(guidance, steps, solver, block, context, window, method, settings.gradient_scale)
+
+
+def _first(*options: Any) -> Any:
+    """The first that was given."""
+    return next(option for option in options if option is not None)
+
+
+def _warn_untrained(window: int, block: int, context: int, config: PipelineConfig) -> None:
+    trained, clips = config.trained, makes_clips(config)
+    if window != trained.window:
+        warnings.warn(f"a window of {window} frames: the model was trained with {trained.window}", stacklevel=4)
+    if block not in trained.blocks and not (clips and block == window):
+        warnings.warn(f"blocks of {block} frames: the model was trained with {_list(trained.blocks)}", stacklevel=4)
+    if context not in (0, *trained.contexts):
+        warnings.warn(
+            f"a context of {context} frames: the model was trained with {_list(trained.contexts)}", stacklevel=4
+        )
+
+
+def _list(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values)) or "none"
+
+
+def _method(settings: Settings, config: PipelineConfig, given: Given) -> Literal["hold", "gradient"]:
+    if not given.streams:
+        return "hold"
+    role = f"{given.streams[0]}_clean"
+    seen = role in config.trained.roles
+    if settings.method == "auto":
+        return "hold" if seen else "gradient"
+    if settings.method == "hold" and not seen:
+        warnings.warn(
+            f"the given {given.streams[0]} is held clean, which the model has not seen in training", stacklevel=4
+        )
+    return settings.method
+
+
+def check_guidance(scale: float, config: PipelineConfig) -> None:
+    """Raise :class:`InputError` where classifier-free guidance at ``scale`` can't work."""
+    if scale == 1:
+        return
+    if not config.classes:
+        raise InputError(f"guidance {scale:g} needs classes, and this model has none: use guidance 1")
+    if config.model.class_dropout == 0:
+        raise InputError(f"guidance {scale:g} needs a model that was trained with class dropout: use guidance 1")
+
+
+def class_index(label: str | int, config: PipelineConfig) -> int:
+    """The index of a class given by name or index.
+
+    Raises:
+        InputError: no such class; names those there are.
+    """
+    classes = config.classes
+    if not classes:
+        raise InputError(f"label {label!r} was given, but this model has no classes: leave it out")
+    if isinstance(label, str) and label in classes:
+        return classes.index(label)
+    if isinstance(label, int) or label.isdecimal():
+        index = int(label)
+        if 0 <= index < len(classes):
+            return index
+    raise InputError(
+        f"no class is called {label!r}: choose one of {', '.join(classes[:20])}, or an index from 0 to "
+        f"{len(classes) - 1}"
+    )
+
+
+class Generation(Iterator[list[Clip]]):
+    """An endless generation of B samples in step: every ``next`` gives one chunk per sample.
+
+    Args:
+        labels: (B,) class indices, or None for a model without classes.
+        seeds: one per sample.
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        codec: Codec,
+        config: PipelineConfig,
+        settings: Resolved,
+        given: Given,
+        labels: Tensor | None,
+        seeds: Sequence[int],
+    ) -> None:
+        self._config, self._settings, self._given = config, settings, given
+        self._labels, self._guidance = labels, settings.guidance
+        self._model = Remembered(model, entries=settings.steps + 2)
+        self._turns = 0
+        self._made = 0
+        device = next(model.parameters()).device
+        shapes = config.shape.streams
+        self._known_noise = self._store_noise(seeds, device) if settings.method == "gradient" else {}
+        self._decoder = codec.decoder(len(seeds))
+        self._latents = stream(
+            lambda x, t, t_next: self._velocity(x, t, t_next),
+            SampleNoise(seeds, shapes, device),
+            settings.window,
+            settings.steps,
+            settings.block,
+            settings.context,
+            SOLVERS[settings.solver],
+            self._condition(len(seeds)) if given.latents else None,
+        )
+        self._velocity = self._bind()
+
+    def steer(self, label: str | int | None = None, guidance: float | None = None) -> None:
+        """Change the class (by name or index, for all samples) or the guidance from the next solver step on.
+
+        Raises:
+            InputError: the model has no such class, or can't be guided.
+        """
+        if label is not None:
+            index = class_index(label, self._config)
+            self._labels = torch.full_like(self._labels, index)
+        if guidance is not None:
+            check_guidance(guidance, self._config)
+            self._guidance = guidance
+        self._velocity = self._bind()
+
+    def __next__(self) -> list[Clip]:
+        """One chunk per sample; picture and sound of a chunk last equally long."""
+        chunks: list[Clip] = []
+        while not chunks:
+            chunks = self._decoder.push(next(self._latents))
+            self._turns += 1
+        return self._finished(chunks)
+
+    def finish(self) -> list[Clip]:
+        """Stop, and give the frames that still waited for their sound to be final (may be none)."""
+        self._latents.close()
+        return self._finished(self._decoder.finish())
+
+    def _finished(self, chunks: list[Clip]) -> list[Clip]:
+        if not chunks:
+            return []
+        names = self._names(len(chunks))
+        named = [replace(chunk, label=name) for chunk, name in zip(chunks, names, strict=True)]
+        done = [self._given.put_back(chunk, self._made) for chunk in named]
+        self._made += len(done[0].frames)
+        return done
+
+    def _names(self, count: int) -> list[str | None]:
+        if self._labels is None:
+            return [None] * count
+        return [self._config.classes[i] if i < len(self._config.classes) else None for i in self._labels.tolist()]
+
+    @property
+    def _start(self) -> int:
+        """Place of the window's first frame in the timeline: without a prefix, history grows before frames leave."""
+        moved = self._turns * self._settings.block
+        return moved if self._given.prefix else max(0, moved - self._settings.context)
+
+    def _store_noise(self, seeds: Sequence[int], device: torch.device) -> Latents:
+        """The one stored noise of the known streams, for gradient guidance."""
+        shapes = {k: v for k, v in self._config.shape.streams.items() if k in self._given.streams}
+        frames = max(len(v) for v in self._given.latents.values()) + self._settings.window
+        return SampleNoise([sample_seed(seed, _KNOWN_NOISE) for seed in seeds], shapes, device)(frames)
+
+    def _condition(self, batch: int) -> Condition:
+        """What is held: all that was given, or with gradient guidance the prefix alone."""
+        followed = self._given.streams if self._settings.method == "gradient" else ()
+
+        def condition(start: int, frames: int) -> tuple[Latents, dict[str, Tensor]]:
+            latents, masks = self._given.window(start, frames)
+            held = [k for k in latents if k not in followed]
+            expanded = {k: latents[k].expand(batch, *latents[k].shape[1:]) for k in held}
+            return expanded, {k: masks[k].expand(batch, -1) for k in held}
+
+        return condition
+
+    def _bind(self) -> Callable[[Latents, Times, Times], Latents]:
+        guided = classifier_free(self._model, self._labels, self._guidance)
+        if self._settings.method == "hold":
+            return guided
+
+        def followed(x: Latents, t: Times, t_next: Times) -> Latents:
+            start, frames = self._start, x["video"].shape[1]
+            window, _ = self._given.window(start, frames)
+            known = {k: window[k].expand_as(x[k]) for k in self._known_noise}
+            noise = {k: v[:, start : start + frames] for k, v in self._known_noise.items()}
+            model = lambda x, t, label: guided(x, t, t)  # noqa: ARG005, E731
+            return gradient(model, None, known, noise, self._settings.gradient_scale)(x, t, t_next)
+
+        return followed

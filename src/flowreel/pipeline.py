@@ -1,0 +1,379 @@
+"""Everything that sampling needs, out of one folder: model, codec, classes and clocks.
+
+The folder holds ``config.json``, ``model.safetensors`` and ``codec/``. A clip is the first seconds of a stream.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from flowreel.checkpoint import replacing, write_json
+from flowreel.codec import Codec
+from flowreel.codec.vocoder import load as load_vocoder
+from flowreel.config import FORMAT_VERSION, LoadConfig, PipelineConfig, Timing, from_dict, read_json, to_dict
+from flowreel.convert import Published, plain, read_published
+from flowreel.errors import InputError
+from flowreel.flow.noise import sample_seed
+from flowreel.generation import Generation, Settings, class_index, makes_clips, resolve
+from flowreel.given import Given, Media, give
+from flowreel.media import Clip
+from flowreel.models import Network, build
+
+SHIPPED = Path(__file__).parent / "weights"
+DEFAULT_SECONDS = 4.0
+_LABELS = 0x1ABE1
+
+
+class Stream(Iterator[Clip]):
+    """An endless stream of chunks of one sample, which can be steered while it rolls. Made by ``Pipeline.stream``."""
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+
+    def __next__(self) -> Clip:
+        return next(self._generation)[0]
+
+    def steer(self, label: str | int | None = None, guidance: float | None = None) -> None:
+        """Change the class (by name or index) or the guidance from the next solver step on.
+
+        Raises:
+            InputError: the model has no such class, or can't be guided.
+        """
+        self._generation.steer(label, guidance)
+
+
+class Pipeline:
+    """A trained model with its codec.
+
+    Attributes:
+        model: the network; works without the codec, and without a network connection.
+        codec: media <-> model latents; autoencoders from a hub load at first use.
+        config: see :class:`flowreel.config.PipelineConfig`.
+    """
+
+    def __init__(self, model: Network, codec: Codec, config: PipelineConfig) -> None:
+        self.model, self.codec, self.config = model, codec, config
+        if next(model.parameters()).device.type == "cpu":
+            torch.set_flush_denormal(True)  # some weights slow the CPU down fifty times without it
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their indices; empty where there are none."""
+        return self.config.classes
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def generate(
+        self,
+        *,
+        label: str | int | None = None,
+        seconds: float | None = None,
+        seed: int = 0,
+        audio: Media | None = None,
+        video: Media | None = None,
+        prefix: Media | None = None,
+        fps: float | None = None,
+        **settings: Any,
+    ) -> Clip:
+        """Generate one clip: a whole window, or as long a roll as asked for.
+
+        Args:
+            label: class name or index; without one a class is drawn from the seed.
+            seconds: length; by default that of what is given, a clip model's window, or 4 s of rolling.
+            audio: a sound to make the picture for; video: a picture to make the sound for; prefix: a clip to go on
+                from (its frames are not in the result). Each a :class:`Clip` or a path.
+            fps: another frame rate than the trained one; needs rotary positions.
+            settings: the fields of :class:`flowreel.generation.Settings` (guidance, steps, solver, block, ...).
+
+        Raises:
+            InputError: something that can't be done with this model.
+        """
+        pipeline = self if fps is None else self.at(fps)
+        given = pipeline.given(audio, video, prefix)
+        chunks = pipeline.clips([label], [sample_seed(seed, 0)], seconds=seconds, given=given, **settings)
+        return Clip.join(chunk[0] for chunk in chunks)
+
+    def stream(
+        self,
+        *,
+        label: str | int | None = None,
+        seed: int = 0,
+        audio: Media | None = None,
+        video: Media | None = None,
+        prefix: Media | None = None,
+        fps: float | None = None,
+        **settings: Any,
+    ) -> Stream:
+        """Roll on for ever: an iterator of chunks (:class:`Clip`) of constant memory, with ``.steer()``.
+
+        Arguments as in :meth:`generate`. Where a given sound or picture ends, its stream is generated like the other.
+
+        Raises:
+            InputError: the model makes clips of a fixed length, or something that it can't do.
+        """
+        pipeline = self if fps is None else self.at(fps)
+        if makes_clips(pipeline.config) and settings.get("block") is None:
+            raise InputError("this model makes clips of a fixed length and can't roll: use generate()")
+        given = pipeline.given(audio, video, prefix)
+        return Stream(pipeline._generation([label], [sample_seed(seed, 0)], Settings(**settings), given))
+
+    def clips(
+        self,
+        labels: Sequence[str | int | None],
+        seeds: Sequence[int],
+        *,
+        seconds: float | None = None,
+        given: Given | None = None,
+        **settings: Any,
+    ) -> Iterator[list[Clip]]:
+        """Chunks of B samples in step, until ``seconds`` are made: what :meth:`generate` joins and a file writer takes.
+
+        Sample k depends on its label and seed, not on the batch it is in.
+
+        Args:
+            labels: (B), each a name, an index, or None to draw one from the seed.
+            seeds: (B).
+            given: see :func:`flowreel.given.give`; the same for all samples.
+        """
+        given = given or Given()
+        frames = self._frames(seconds, given)
+        generation = self._generation(labels, seeds, Settings(**settings), given, frames)
+        return _first(generation, frames, self.codec.timing)
+
+    def at(self, fps: float) -> Pipeline:
+        """The same pipeline at another frame rate; shares the weights.
+
+        Raises:
+            InputError: learned positions, which know one frame rate, or a rate that mel steps can't be cut into.
+        """
+        timing = replace(self.config.timing, fps=fps)
+        if self.config.model.positions != "rope":
+            raise InputError(
+                f"{fps:g} frames a second were asked for, but this model's {self.config.model.positions} positions "
+                f"know only {self.config.timing.fps:g}: leave fps out, or train with model.positions=rope"
+            )
+        model = copy.copy(self.model)
+        model.fps = fps
+        shape = replace(self.config.shape, fps=fps, mel_steps=timing.mel_steps)
+        codec = self.codec.at(timing)
+        return Pipeline(model, codec, replace(self.config, timing=timing, shape=shape))
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``config.json``, ``model.safetensors`` and ``codec/``, each file whole or not at all."""
+        folder = Path(folder)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in plain(self.model.state_dict()).items()}
+        with replacing(folder) as aside:
+            self.codec.save(aside / "codec")
+            save_file(weights, aside / "model.safetensors", {"format": "pt"})
+            write_json(aside / "config.json", to_dict(replace(self.config, codec=self.codec.config)))
+        return folder
+
+    def push_to_hub(self, repo: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload the folder that :meth:`save` writes to the Hugging Face repo ``repo``, and return its address."""
+        import tempfile
+
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(folder)
+            address = api.create_repo(repo, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repo, folder_path=folder)
+        return str(address)
+
+    def given(self, audio: Media | None = None, video: Media | None = None, prefix: Media | None = None) -> Given:
+        """What a person gives to a generation, read and encoded: see :func:`flowreel.given.give`."""
+        context = max(self.config.trained.contexts, default=0)
+        return give(self.codec, self.config.shape, context=context, audio=audio, video=video, prefix=prefix)
+
+    def _frames(self, seconds: float | None, given: Given) -> int:
+        timing, limit = self.config.timing, given.length
+        if seconds is not None:
+            if seconds <= 0:
+                raise InputError(f"seconds must be above 0, not {seconds:g}")
+            return min(timing.frames(seconds), limit or timing.frames(seconds))
+        if limit:
+            return limit
+        return self.config.trained.window if makes_clips(self.config) else timing.frames(DEFAULT_SECONDS)
+
+    def _generation(
+        self,
+        labels: Sequence[str | int | None],
+        seeds: Sequence[int],
+        settings: Settings,
+        given: Given,
+        frames: int | None = None,
+    ) -> Generation:
+        if len(labels) != len(seeds) or not seeds:
+            raise InputError(
+                f"{len(labels)} labels and {len(seeds)} seeds were given: one of each per sample is needed"
+            )
+        resolved = resolve(settings, self.config, given, frames)
+        names = [self.class_name(label, seed) for label, seed in zip(labels, seeds, strict=True)]
+        indices = torch.tensor(
+            [class_index(name, self.config) for name in names if name is not None], device=self.device
+        )
+        return Generation(
+            self.model.eval(), self.codec, self.config, resolved, given, indices if self.classes else None, seeds
+        )
+
+    def class_name(self, label: str | int | None, seed: int) -> str | None:
+        """The class of a sample: the one asked for by name or index, else drawn from its seed; None without classes.
+
+        Raises:
+            InputError: no such class.
+        """
+        if label is not None:
+            return self.classes[class_index(label, self.config)]
+        if not self.classes:
+            return None
+        generator = torch.Generator().manual_seed(sample_seed(seed, _LABELS))
+        return self.classes[int(torch.randint(len(self.classes), (1,), generator=generator))]
+
+
+def _first(generation: Generation, frames: int, timing: Timing) -> Iterator[list[Clip]]:
+    """Chunks of the first ``frames`` frames, the last one cut."""
+    while frames > 0:
+        chunks = next(generation)
+        length = len(chunks[0].frames)
+        if length > frames:
+            samples = timing.samples(frames)
+            chunks = [replace(c, frames=c.frames[:frames], audio=_cut(c.audio, samples)) for c in chunks]
+        yield chunks
+        frames -= length
+
+
+def _cut(audio: Any, samples: int) -> Any:
+    return None if audio is None else audio[:samples]
+
+
+def convert(src: str | Path, out: Path, config: LoadConfig, report: Callable[[str], None]) -> Path:
+    """Load whatever ``src`` is and save it as a folder of ours."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is there already and not an empty folder: choose another OUT")
+    pipeline = load(src, device="cpu", audio_scale=config.audio_scale, autoencoder=config.autoencoder)
+    pipeline.save(out)
+    report(f"{out}  {pipeline.config.model.kind}, {sum(p.numel() for p in pipeline.model.parameters()):,} parameters")
+    return out
+
+
+# --- loading ------------------------------------------------------------------------------------------------------
+
+
+def load(
+    where: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    audio_scale: float | None = None,
+    autoencoder: str | None = None,
+) -> Pipeline:
+    """Load a pipeline.
+
+    Args:
+        where: a shipped name, a folder of ours, a Hugging Face repo id of one, an R-FLAV checkpoint folder, repo or
+            training save (``final.pt``, ``ema.pth``), or GenerativeFlow's ``content.pt``. Compiled or not.
+        device: by default CUDA where there is one, else the CPU.
+        audio_scale: scale of the audio latents, for R-FLAV checkpoints other than the published two.
+        autoencoder: hub id or path of the autoencoder, where the checkpoint does not name the right one.
+
+    Raises:
+        InputError: there is no such thing, or it is broken or of a kind that is not known.
+    """
+    path = _find(str(where))
+    config_path = path / "config.json"
+    ours = path.is_dir() and config_path.is_file() and "format_version" in read_json(config_path)
+    if path.is_dir() and not config_path.is_file():
+        raise InputError(
+            f"{path} has no config.json, so it is not a pipeline (a run saves one with its first checkpoint)"
+        )
+    pipeline = _load_ours(path) if ours else _load_published(read_published(path, source=_source(where, path)))
+    if audio_scale is not None or autoencoder is not None:
+        pipeline = _adjusted(pipeline, audio_scale, autoencoder)
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    pipeline.model.to(chosen)
+    pipeline.codec.to(chosen)
+    return pipeline
+
+
+def shipped() -> list[str]:
+    """Names of the pipelines that come with the package."""
+    return sorted(p.name for p in SHIPPED.iterdir() if (p / "config.json").is_file()) if SHIPPED.is_dir() else []
+
+
+def _find(where: str) -> Path:
+    if where in shipped():
+        return SHIPPED / where
+    path = Path(where).expanduser()
+    if path.exists():
+        return path
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", where) and not where.startswith("."):
+        return _download(where)
+    names = f" or a shipped name ({', '.join(shipped())})" if shipped() else ""
+    raise InputError(f"there is nothing at {where}, and it is not a hub repo id (owner/name){names}")
+
+
+def _download(repo: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo, allow_patterns=["*.json", "*.safetensors", "vocoder/*", "codec/**"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(
+            f"there is no folder {repo}, and the hub repo {repo} could not be fetched: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _source(where: str | Path, path: Path) -> str:
+    return str(where) if str(where) != str(path) and not path.is_file() else str(path)
+
+
+def _load_ours(folder: Path) -> Pipeline:
+    values = read_json(folder / "config.json")
+    if values["format_version"] != FORMAT_VERSION:
+        raise InputError(
+            f"{folder} was written in format {values['format_version']}, this flowreel reads {FORMAT_VERSION}"
+        )
+    config = from_dict(PipelineConfig, values, "config.json")
+    model = build(config.model, config.shape, config.num_classes, config.trained.window)
+    try:
+        model.load_state_dict(plain(load_file(folder / "model.safetensors")))
+    except (FileNotFoundError, SafetensorError, RuntimeError) as error:
+        raise InputError(f"{folder}/model.safetensors can't be used: {str(error).splitlines()[0]}") from error
+    return Pipeline(model.eval(), Codec.load(folder / "codec", config.timing), config)
+
+
+def _load_published(published: Published) -> Pipeline:
+    config = published.config
+    model = build(config.model, config.shape, config.num_classes, config.trained.window)
+    try:
+        model.load_state_dict(published.state)
+    except RuntimeError as error:
+        raise InputError(
+            f"{config.source} does not hold a whole network: {str(error).splitlines()[-1].strip()}"
+        ) from error
+    vocoder = load_vocoder(published.vocoder) if published.vocoder else None
+    return Pipeline(model.eval(), Codec(config.codec, config.timing, vocoder=vocoder), config)
+
+
+def _adjusted(pipeline: Pipeline, audio_scale: float | None, autoencoder: str | None) -> Pipeline:
+    codec = pipeline.config.codec
+    if audio_scale is not None:
+        if codec.audio is None:
+            raise InputError("audio_scale was given, but this model makes no sound")
+        codec = replace(codec, audio=replace(codec.audio, scale=audio_scale))
+    if autoencoder is not None:
+        codec = replace(codec, video=replace(codec.video, source=autoencoder))
+    config = replace(pipeline.config, codec=codec)
+    return Pipeline(pipeline.model, pipeline.codec.with_config(codec), config)

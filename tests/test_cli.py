@@ -1,0 +1,141 @@
+"""The command line: help at once, clear refusals, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flowreel.cli import COMMANDS, main, parse
+from flowreel.config import GenerateConfig, LoadConfig, PrepareConfig, TrainConfig
+from flowreel.errors import InputError
+from flowreel.generate import generate
+from flowreel.info import info
+from flowreel.media import Clip, probe
+from flowreel.presets import PRESETS, preset
+
+from .conftest import GOLDEN, tiny_pipeline
+
+
+def test_presets_are_the_defaults_and_overrides_win() -> None:
+    _, config = parse("train", COMMANDS["train"], ["data", "run"])
+    assert config == preset("laptop")
+    for name in PRESETS:
+        assert parse("train", COMMANDS["train"], ["d", "r", "--preset", name])[1] == preset(name)
+    arguments = ["d", "r", "--steps", "7", "--model.dim", "64", "--objective.contexts", "2,4", "--optim.lr=1e-3"]
+    _, config = parse("train", COMMANDS["train"], arguments)
+    assert isinstance(config, TrainConfig)
+    assert (config.steps, config.model.dim, config.objective.contexts, config.optim.lr) == (7, 64, (2, 4), 1e-3)
+
+
+def test_config_file_lies_between_preset_and_options(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("steps: 5\nmodel:\n  dim: 32\n")
+    _, config = parse("train", COMMANDS["train"], ["d", "r", "--config", str(tmp_path / "c.yaml"), "--steps", "6"])
+    assert (config.steps, config.model.dim, config.model.depth) == (6, 32, preset("laptop").model.depth)
+
+
+def test_sizes_may_be_one_side_or_two() -> None:
+    for text, want in (("96", (96, 96)), ("64,96", (64, 96)), ("[64,96]", (64, 96))):
+        _, config = parse("prepare", COMMANDS["prepare"], ["c", "o", "--size", text])
+        assert isinstance(config, PrepareConfig)
+        assert config.height_width == want
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "d", "r", "--model.dims", "3"], "did you mean --model.dim?"),
+        (["train", "d", "r", "--model.dim", "wide"], "--model.dim: Expected a int. got wide"),
+        (["train", "d", "r", "--model.dim", "130"], "not a multiple of model.heads"),
+        (["train", "d", "r", "--model.kind", "flaw"], "'flav', 'flowfield'"),
+        (["train", "d", "r", "--preset", "huge"], "known are laptop"),
+        (["train", "d", "r", "--data.window", "7", "--objective.blocks", "2"], "multiples of every block"),
+        (["train", "d"], "required: run"),
+        (["generat"], "did you mean generate?"),
+        (["generate", "nowhere"], "there is nothing at nowhere"),
+        (["generate", "p", "--count", "0"], "at least 1"),
+        (["prepare", "nowhere", "out"], "nowhere"),
+    ],
+)
+def test_refusals_name_the_closest_right_thing(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_of_every_command_is_there_without_torch() -> None:
+    code = (
+        "import sys; from flowreel.cli import COMMANDS, main\n"
+        "for name in COMMANDS:\n"
+        "    try: main([name, '--help'])\n"
+        "    except SystemExit as end: assert end.code == 0\n"
+        "assert main(['--help']) == 0 and 'torch' not in sys.modules and 'av' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in COMMANDS:
+        assert f"usage: flowreel {name}" in done.stdout
+
+
+def test_generate_writes_one_line_and_one_file_per_sample(tmp_path: Path) -> None:
+    pipe, lines = tiny_pipeline(), []
+    config = GenerateConfig(out=str(tmp_path / "many"), count=3, batch=2, seconds=0.6, seed=4)
+    made = generate(pipe, config, lines.append)
+    assert len(made) == len(lines) == 3
+    assert all(str(path) in line and "with sound" in line for path, line in zip(made, lines, strict=True))
+    assert probe(made[2]).has_audio
+    assert sorted(tmp_path.rglob("*.mp4")) == sorted(made)
+    single = generate(pipe, GenerateConfig(out=str(tmp_path / "one.mkv"), seconds=0.6, seed=4), lines.append)
+    first = Clip.read(made[0])
+    lossless, lossy = (clip.frames.mean(axis=-1).flatten() for clip in (Clip.read(single[0]), first))
+    assert np.corrcoef(lossless, lossy)[0, 1] > 0.8  # sample 0 both times; mp4 loses something
+
+
+def test_generate_takes_a_folder_of_given_clips(tmp_path: Path) -> None:
+    pipe = tiny_pipeline()
+    for name in ("a", "b"):
+        pipe.generate(seconds=0.8).save(tmp_path / "given" / f"{name}.mp4")
+    config = GenerateConfig(out=str(tmp_path / "out"), audio=str(tmp_path / "given"))
+    made = generate(pipe, config, lambda _: None)
+    assert [path.stem.split("-")[1] for path in made] == ["a", "b"]
+    assert all(probe(path).has_audio for path in made)
+    with pytest.raises(InputError, match="give a folder as --out"):
+        generate(pipe, GenerateConfig(out=str(tmp_path / "x.mp4"), audio=str(tmp_path / "given")), lambda _: None)
+    with pytest.raises(InputError, match="must end in one of"):
+        generate(pipe, GenerateConfig(out=str(tmp_path / "x.txt")), lambda _: None)
+    assert not list(tmp_path.glob("x*"))
+
+
+def test_pictures_of_a_clip(tmp_path: Path) -> None:
+    made = generate(tiny_pipeline(), GenerateConfig(out=str(tmp_path / "sheet.png"), seconds=0.5), lambda _: None)
+    assert made[0].read_bytes().startswith(b"\x89PNG")
+
+
+def test_info_counts_arithmetic() -> None:
+    lines: list[str] = []
+    for where in (GOLDEN / "rflav_joint", GOLDEN / "flowfield_temporal" / "content.pt"):
+        facts = info(where, LoadConfig(), lines.append)
+        assert facts["flops_forward"] > 2 * facts["parameters"]
+        assert facts["parameters"] > 100_000
+    assert any("endless rolls" in line for line in lines)
+    assert any("makes             clips" in line for line in lines)
+
+
+def test_convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "ours"
+    assert main(["convert", str(GOLDEN / "flowfield_spatial" / "content.pt"), str(out)]) == 0
+    assert (out / "model.safetensors").is_file()
+    assert main(["convert", str(GOLDEN / "rflav_joint"), str(out)]) == 2
+    assert "choose another OUT" in capsys.readouterr().err

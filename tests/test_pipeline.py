@@ -1,0 +1,205 @@
+"""Loading, generating, streaming, steering, saving."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import flowreel
+from flowreel.errors import InputError
+from flowreel.flow.noise import sample_seed
+from flowreel.media import Clip
+from flowreel.pipeline import Pipeline, load
+
+from .conftest import GOLDEN, tiny_pipeline
+
+
+def same(a: Clip, b: Clip) -> None:
+    np.testing.assert_array_equal(a.frames, b.frames)
+    assert (a.audio is None) == (b.audio is None)
+    if a.audio is not None and b.audio is not None:
+        np.testing.assert_allclose(a.audio, b.audio, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Pipeline:
+    return tiny_pipeline()
+
+
+def test_clip_has_the_asked_length_sound_and_class(pipe: Pipeline) -> None:
+    clip = pipe.generate(seconds=1.2, label="high")
+    assert clip.frames.shape == (12, 16, 16, 3)
+    assert clip.audio is not None
+    assert clip.audio.shape == (12 * 1600,)
+    assert (clip.fps, clip.sample_rate, clip.label) == (10, 16000, "high")
+
+
+def test_same_seed_same_clip_other_seed_other_clip(pipe: Pipeline) -> None:
+    same(pipe.generate(seconds=0.8, seed=3), pipe.generate(seconds=0.8, seed=3))
+    other = pipe.generate(seconds=0.8, seed=4, label="low")
+    assert not np.array_equal(other.frames, pipe.generate(seconds=0.8, seed=3, label="low").frames)
+
+
+def test_a_longer_roll_begins_like_a_shorter_one(pipe: Pipeline) -> None:
+    short, long = (pipe.generate(seconds=s, label=0) for s in (0.5, 1.5))
+    np.testing.assert_array_equal(long.frames[:5], short.frames)
+
+
+def test_sample_does_not_depend_on_its_batch(pipe: Pipeline) -> None:
+    seeds = [sample_seed(5, k) for k in range(3)]
+    together = list(pipe.clips([0, 1, None], seeds, seconds=0.7))
+    alone = Clip.join(chunk[0] for chunk in pipe.clips([1], [seeds[1]], seconds=0.7))
+    joined = Clip.join(chunk[1] for chunk in together)
+    assert np.abs(joined.frames.astype(int) - alone.frames).max() <= 1  # float tolerance may turn a rounding
+
+
+def test_stream_is_the_clip_and_can_be_steered(pipe: Pipeline) -> None:
+    stream = pipe.stream(label=0, seed=2)
+    clip = Clip.join(itertools.islice(stream, 6))
+    np.testing.assert_array_equal(clip.frames, pipe.generate(label=0, seed=2, seconds=clip.seconds).frames)
+    steered, plain = pipe.stream(label=0, seed=2), pipe.stream(label=0, seed=2)
+    for _ in range(3):
+        same(next(steered), next(plain))
+    steered.steer(label="high", guidance=2.0)
+    chunks = [(next(steered), next(plain)) for _ in range(8)]
+    assert chunks[-1][0].label == "high"
+    assert any(not np.array_equal(a.frames, b.frames) for a, b in chunks)
+    with pytest.raises(InputError, match="no class is called 'none'"):
+        steered.steer(label="none")
+
+
+def test_given_sound_and_picture_stay_as_they_are(pipe: Pipeline) -> None:
+    clip = pipe.generate(seconds=1.0, seed=9)
+    for_sound = pipe.generate(audio=clip, seed=1)
+    np.testing.assert_array_equal(for_sound.audio, clip.audio)
+    assert len(for_sound.frames) == 10
+    for_picture = pipe.generate(video=clip, seed=1)
+    np.testing.assert_array_equal(for_picture.frames, clip.frames)
+    assert for_picture.audio is not None
+    other = pipe.generate(video=pipe.generate(seconds=1.0, seed=10, label=0), seed=1)
+    assert not np.allclose(for_picture.audio, other.audio, atol=1e-3)
+
+
+def test_prefix_is_gone_on_from_and_not_repeated(pipe: Pipeline) -> None:
+    clip = pipe.generate(seconds=1.0, seed=9)
+    more = pipe.generate(prefix=clip, seconds=0.6, label=0)
+    assert len(more.frames) == 6
+    other = pipe.generate(prefix=pipe.generate(seconds=1.0, seed=11), seconds=0.6, label=0)
+    assert not np.array_equal(more.frames, other.frames)
+    with pytest.raises(InputError, match="2 frames of history"):
+        pipe.generate(prefix=pipe.generate(seconds=0.1), seconds=0.5)
+
+
+def test_history_grows_from_nothing(pipe: Pipeline) -> None:
+    assert len(pipe.generate(seconds=1.5, context=2).frames) == 15
+
+
+def test_gradient_guidance_where_the_role_was_not_trained() -> None:
+    pipe = tiny_pipeline(roles=("joint",))
+    clip = pipe.generate(seconds=1.0, seed=9)
+    guided, free = (pipe.generate(audio=clip, seed=1, label=0, gradient_scale=s) for s in (50.0, 0.0))
+    assert not np.array_equal(guided.frames, free.frames)
+    np.testing.assert_array_equal(guided.audio, clip.audio)
+    with pytest.warns(UserWarning, match="not seen in training"):
+        pipe.generate(audio=clip, method="hold")
+
+
+def test_other_frame_rate_needs_rotary_positions(pipe: Pipeline) -> None:
+    clip = pipe.generate(seconds=0.5, fps=20)
+    assert (len(clip.frames), clip.fps) == (10, 20)
+    assert clip.audio is not None
+    assert len(clip.audio) == 8000
+    with pytest.raises(InputError, match=r"train with model\.positions=rope"):
+        tiny_pipeline(positions="learned").generate(fps=20)
+    with pytest.raises(InputError, match="choose one of"):
+        pipe.generate(fps=24)
+
+
+def test_learned_positions_refuse_another_window() -> None:
+    with pytest.warns(UserWarning, match="trained with 6"), pytest.raises(InputError, match="one learned position"):
+        tiny_pipeline(positions="learned").generate(window=8)
+
+
+def test_clip_model_makes_clips_and_does_not_roll() -> None:
+    pipe = tiny_pipeline(
+        sound=False, kind="flowfield", positions="sincos", blocks=(6,), contexts=(0,), roles=("joint",)
+    )
+    assert len(pipe.generate().frames) == 6
+    with pytest.warns(UserWarning, match="trained with 6"):
+        assert len(pipe.generate(seconds=0.9).frames) == 9
+    with pytest.raises(InputError, match="can't roll"):
+        pipe.stream()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"label": "loud"}, "choose one of low, high"),
+        ({"label": 7}, "index from 0 to 1"),
+        ({"seconds": -1}, "above 0"),
+        ({"block": 4}, "can't be cut into blocks"),
+        ({"steps": 0}, "at least 1|trained"),
+        ({"audio": "nowhere.wav"}, "does not exist"),
+        ({"solver": "rk4"}, "euler or heun"),
+    ],
+)
+def test_bad_requests(pipe: Pipeline, arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        pipe.generate(**arguments)  # type: ignore[arg-type]
+
+
+def test_guidance_needs_classes_and_dropout() -> None:
+    with pytest.raises(InputError, match="needs classes"):
+        tiny_pipeline(classes=()).generate(guidance=2)
+    with pytest.raises(InputError, match="class dropout"):
+        tiny_pipeline(class_dropout=0.0).generate(guidance=2)
+    with pytest.raises(InputError, match="has no classes"):
+        tiny_pipeline(classes=()).generate(label="low")
+
+
+def test_save_then_load_gives_the_same_clip(pipe: Pipeline, tmp_path: Path) -> None:
+    loaded = load(pipe.save(tmp_path / "pipe"))
+    assert loaded.config == pipe.config
+    same(loaded.generate(seconds=0.6, seed=1), pipe.generate(seconds=0.6, seed=1))
+    assert isinstance(flowreel.load(str(tmp_path / "pipe")), flowreel.Pipeline)
+
+
+def test_published_folders_load_convert_and_keep_their_velocity(tmp_path: Path) -> None:
+    published = load(GOLDEN / "rflav_joint")
+    ours = load(published.save(tmp_path / "ours"))
+    x = {k: torch.randn(1, 4, *shape) for k, shape in published.config.shape.streams.items()}
+    t = {k: torch.rand(1, 4) for k in x}
+    with torch.no_grad():
+        a, b = (p.model(x, t, torch.tensor([1])) for p in (published, ours))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_unknown_audio_scale_is_asked_for_when_sound_is_decoded() -> None:
+    clips = load(GOLDEN / "rflav_joint").clips([0], [1], seconds=0.4, steps=1)
+    with pytest.raises(InputError, match=r"audio_scale|sd-vae"):
+        next(clips)
+    assert load(GOLDEN / "rflav_joint", audio_scale=3.5).config.codec.audio.scale == 3.5  # type: ignore[union-attr]
+
+
+def test_what_is_not_a_pipeline_is_refused(tmp_path: Path, pipe: Pipeline) -> None:
+    with pytest.raises(InputError, match="there is nothing at"):
+        load(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no config\.json"):
+        load(tmp_path / "empty")
+    folder = pipe.save(tmp_path / "pipe")
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(InputError, match="can't be used"):
+        load(folder)
+    shutil.rmtree(folder)
+    config = json.loads((pipe.save(folder) / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "format_version": 99}))
+    with pytest.raises(InputError, match="format 99"):
+        load(folder)
