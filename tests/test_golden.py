@@ -76,7 +76,7 @@ def test_rflav_rolling(rflav: tuple[Network, Path], prefix: str, remember: bool)
     fresh = pair(g, f"{prefix}fresh_")
     first = itertools.count()
 
-    def noise(frames: int) -> Latents:
+    def noise(_: int) -> Latents:
         i = next(first)
         return pair(g, "noise_") if i == 0 else {k: v[:, i - 1 : i] for k, v in fresh.items()}
 
@@ -120,7 +120,9 @@ def test_gradient_guidance_does_not_depend_on_the_batch() -> None:
 
     def velocity(rows: slice) -> torch.Tensor:
         cut = lambda v: v[rows]  # noqa: E731
-        guided = gradient(model, g["label"][rows], {"audio": cut(g["known_audio"][:, :4])}, {"audio": cut(x["audio"])}, 5.0)
+        guided = gradient(
+            model, g["label"][rows], {"audio": cut(g["known_audio"][:, :4])}, {"audio": cut(x["audio"])}, 5.0
+        )
         times = {k: cut(v) for k, v in t.items()}
         return guided({k: cut(v) for k, v in x.items()}, times, times)["video"]
 

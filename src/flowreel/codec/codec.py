@@ -9,6 +9,7 @@ Shape legend: B batch, T frames, C channels, H W rows and columns, M mel bins, F
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from torch import Tensor, nn
 
 from flowreel.checkpoint import write_json
 from flowreel.codec import mel
+from flowreel.codec.decoder import StreamDecoder
 from flowreel.codec.video import VideoAutoencoder
-from flowreel.codec.vocoder import GriffinLim, StreamingVocoder
+from flowreel.codec.vocoder import GriffinLim
 from flowreel.codec.vocoder import load as load_vocoder
 from flowreel.config import AudioCodecConfig, CodecConfig, Timing, from_dict, read_json, to_dict
 from flowreel.errors import InputError
@@ -27,6 +29,7 @@ from flowreel.media import Clip
 
 Latents = dict[str, Tensor]
 AUTOENCODER, VOCODER = "autoencoder", "vocoder"
+_CHUNK = 32  # frames that decoding a whole clip takes at once
 
 
 class Codec:
@@ -35,9 +38,13 @@ class Codec:
     Args:
         config: which networks, and the scales.
         timing: the clocks.
-        folder: where our own weights lie; None for networks from a hub, given ones, or fresh random ones.
+        folder: where our own weights lie (``autoencoder/``, ``vocoder/``); None for networks from a hub, given ones,
+            or a small autoencoder that was never trained.
         video_module, vocoder: networks that are there already.
-        seed: of posterior samples.
+        seed: of posterior samples, where a call brings no generator of its own.
+
+    Raises:
+        InputError: the mel's clocks are not those of ``timing``, or shift and scale don't fit the channels.
     """
 
     def __init__(
@@ -50,19 +57,12 @@ class Codec:
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        if config.audio is not None and timing.has_audio:
-            mel_config = config.audio.mel
-            if (mel_config.sample_rate, mel_config.hop) != (timing.sample_rate, timing.hop):
-                raise InputError(
-                    f"the codec's mel runs at {mel_config.sample_rate} Hz with hop {mel_config.hop}, the timing at "
-                    f"{timing.sample_rate} Hz with hop {timing.hop}: they must be the same"
-                )
-        self.config, self.timing, self.folder = config, timing, folder
+        _check(config, timing)
+        self.config, self.timing, self.folder, self.seed = config, timing, folder, seed
         self.device = torch.device(device)
         own = folder / AUTOENCODER if folder is not None else None
         self.video = VideoAutoencoder(config.video, own, video_module, device)
-        self._vocoder = vocoder
-        self._generator = torch.Generator().manual_seed(seed)
+        self._vocoder = vocoder.eval().to(self.device) if vocoder is not None else None
 
     @classmethod
     def load(cls, folder: str | Path, timing: Timing | None = None) -> Codec:
@@ -87,21 +87,26 @@ class Codec:
         """Write ``config.json``, ``autoencoder/`` if it is ours, and ``vocoder/`` if there is one."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        if self.config.video.kind == "tiny":
-            self.video.module.save(folder / AUTOENCODER)
-        if self.config.audio is not None and self.config.audio.vocoder:
+        self.video.save(folder / AUTOENCODER)
+        if self._named_vocoder:
             self.vocoder.save(folder / VOCODER)
         write_json(folder / "config.json", {"codec": to_dict(self.config), "timing": to_dict(self.timing)})
         return folder
 
     def with_config(self, config: CodecConfig) -> Codec:
-        """The same networks under other settings (scales, posterior, source)."""
-        same = config.video.kind == self.config.video.kind and config.video.source == self.config.video.source
-        return Codec(config, self.timing, self.folder, self.video._module if same else None, self._vocoder, self.device)
+        """The same networks under other settings (scales, posterior); those that ``config`` names otherwise are loaded
+        anew."""
+        named = (config.audio.vocoder if config.audio is not None else "", self._named_vocoder)
+        vocoder = self._vocoder if named == ("hifigan", "hifigan") else None
+        codec = Codec(config, self.timing, self.folder, None, vocoder, self.device, self.seed)
+        codec.video = self.video.with_config(config.video)
+        return codec
 
     def at(self, timing: Timing) -> Codec:
         """The same networks with other clocks."""
-        return Codec(self.config, timing, self.folder, self.video._module, self._vocoder, self.device)
+        codec = Codec(self.config, timing, self.folder, None, self._vocoder, self.device, self.seed)
+        codec.video = self.video
+        return codec
 
     def to(self, device: torch.device | str) -> Codec:
         """Move to ``device``, in place like a module."""
@@ -112,43 +117,83 @@ class Codec:
         return self
 
     @property
+    def has_audio(self) -> bool:
+        """Whether clips are encoded with their sound."""
+        return self.config.audio is not None and self.timing.has_audio
+
+    @property
     def vocoder(self) -> Any:
-        """What inverts log-mel: the HiFi-GAN of the codec's folder, or Griffin-Lim."""
+        """What inverts log-mel: HiFi-GAN, given or from the codec's folder, or Griffin-Lim if the config names none.
+
+        Raises:
+            InputError: the codec has no sound, or its vocoder is not there or made for another log-mel.
+        """
         if self._vocoder is None:
-            audio = self._audio()
-            if audio.vocoder and self.folder is None:
-                raise InputError("the codec has a vocoder in its config but no folder that holds it")
-            if audio.vocoder and self.folder is not None:
-                self._vocoder = load_vocoder(self.folder / VOCODER).to(self.device)
-            else:
-                self._vocoder = GriffinLim(audio.mel)
+            self._vocoder = self._load_vocoder().to(self.device)
         return self._vocoder
+
+    @property
+    def _named_vocoder(self) -> str:
+        return self.config.audio.vocoder if self.config.audio is not None else ""
+
+    def _load_vocoder(self) -> nn.Module:
+        audio = self._audio()
+        if not audio.vocoder:
+            return GriffinLim(audio.mel)
+        if self.folder is None:
+            raise InputError("the codec's config names a vocoder, but there is no folder that holds it")
+        vocoder = load_vocoder(self.folder / VOCODER)
+        if (vocoder.config.num_mels, vocoder.hop) != (audio.mel.bins, audio.mel.hop):
+            raise InputError(
+                f"{self.folder / VOCODER} takes {vocoder.config.num_mels} mel bins with hop {vocoder.hop}, "
+                f"but the codec has {audio.mel.bins} with hop {audio.mel.hop}"
+            )
+        return vocoder
 
     # --- media -> stored --------------------------------------------------------------------------------------------
 
-    def encode(self, clip: Clip) -> Latents:
-        """Stored latents of one clip: ``{"video": (T, C, h, w), "audio": (T, 1, M, F)}`` float32.
+    def encode(self, clip: Clip, generator: torch.Generator | None = None) -> Latents:
+        """Stored latents of one clip: ``{"video": (T, C, h, w), "audio": (T, 1, M, F)}`` float32 on the CPU.
 
-        Sound only if the codec has it and the clip too.
+        Sound only if the codec has it and the clip too; a sound that is up to one frame too short or too long is filled
+        with silence or cut. ``generator``: see :meth:`encode_video`.
+
+        Raises:
+            InputError: the clip's rates or size don't suit, or its sound does not last as long as its frames.
         """
-        stored = {"video": self.encode_video(clip.frames)}
-        if self.config.audio is not None and self.timing.has_audio and clip.audio is not None:
-            samples = self.timing.samples(len(clip.frames))
-            stored["audio"] = self.encode_audio(np.pad(clip.audio[:samples], (0, max(0, samples - len(clip.audio)))))
+        if abs(clip.fps - self.timing.fps) > 1e-3 * self.timing.fps:
+            raise InputError(f"the clip has {clip.fps:g} frames a second, the codec {self.timing.fps:g}")
+        stored = {"video": self.encode_video(clip.frames, generator)}
+        if self.has_audio and clip.audio is not None:
+            stored["audio"] = self.encode_audio(self._sound(clip, clip.audio))
         return stored
 
-    def encode_video(self, frames: np.ndarray) -> Tensor:
-        """uint8 frames (T, H, W, 3) -> stored latents (T, C, h, w)."""
-        factor, (height, width) = self.config.video.factor, frames.shape[1:3]
-        if height % factor or width % factor:
-            raise InputError(f"frames of {height} x {width} can't be encoded: both must be multiples of {factor}")
-        return self.video.encode(torch.from_numpy(np.ascontiguousarray(frames)), self._generator)
+    def _sound(self, clip: Clip, audio: np.ndarray) -> np.ndarray:
+        if clip.sample_rate != self.timing.sample_rate:
+            raise InputError(f"the clip's sound has {clip.sample_rate} Hz, the codec's {self.timing.sample_rate}")
+        samples = self.timing.samples(len(clip.frames))
+        if abs(len(audio) - samples) > self.timing.samples(1):
+            raise InputError(
+                f"the clip's sound has {len(audio)} samples, but its {len(clip.frames)} frames last {samples} samples"
+            )
+        return np.pad(audio[:samples], (0, max(0, samples - len(audio))))
+
+    def encode_video(self, frames: np.ndarray, generator: torch.Generator | None = None) -> Tensor:
+        """uint8 frames (T, H, W, 3) -> stored latents (T, C, h, w).
+
+        ``generator`` draws from the posterior where the config says so; without one, the draws are those of ``seed``.
+
+        Raises:
+            InputError: H or W is no multiple of the autoencoder's factor.
+        """
+        generator = generator or torch.Generator().manual_seed(self.seed)
+        return self.video.encode(torch.from_numpy(np.ascontiguousarray(frames)), generator)
 
     @torch.no_grad()
     def encode_audio(self, samples: np.ndarray) -> Tensor:
         """Samples (S,) of whole video frames -> log-mel (T, 1, M, F); peak-normalised if the config says so."""
         audio, per_frame = self._audio(), self.timing.samples(1)
-        if len(samples) == 0 or len(samples) % per_frame:
+        if not per_frame or not len(samples) or len(samples) % per_frame:
             raise InputError(f"{len(samples)} samples are not whole video frames of {per_frame} samples")
         waveform = torch.from_numpy(np.ascontiguousarray(samples))[None]
         if audio.peak:
@@ -159,31 +204,37 @@ class Codec:
     # --- stored <-> model -------------------------------------------------------------------------------------------
 
     def to_model(self, stored: Latents) -> Latents:
-        """Stored latents, with a batch axis or without, to model latents of about unit variance."""
+        """Stored latents, with a batch axis or without, to float32 model latents of about unit variance.
+
+        Raises:
+            InputError: there is sound, but the codec has none or does not know its scale.
+        """
         latents = {}
         if "video" in stored:
             shift, scale = self._video_affine(stored["video"])
-            latents["video"] = (stored["video"] - shift) * scale
+            latents["video"] = (stored["video"].float() - shift) * scale
         if "audio" in stored:
             audio = self._audio()
-            latents["audio"] = (mel.unit(stored["audio"], audio.mel) - audio.shift) * self._audio_scale()
+            latents["audio"] = (mel.unit(stored["audio"].float(), audio.mel) - audio.shift) * self._audio_scale()
         return latents
 
     def from_model(self, latents: Latents) -> Latents:
-        """The inverse of :meth:`to_model`; log-mel is kept between its floor and ceiling."""
+        """The inverse of :meth:`to_model`; log-mel is kept between its floor and its ceiling."""
         stored = {}
         if "video" in latents:
             shift, scale = self._video_affine(latents["video"])
-            stored["video"] = latents["video"] / scale + shift
+            stored["video"] = latents["video"].float() / scale + shift
         if "audio" in latents:
             audio = self._audio()
-            unit = latents["audio"] / self._audio_scale() + audio.shift
+            unit = latents["audio"].float() / self._audio_scale() + audio.shift
             stored["audio"] = mel.from_unit(unit.clamp(-1, 1), audio.mel)
         return stored
 
     def _video_affine(self, like: Tensor) -> tuple[Tensor, Tensor]:
         video = self.config.video
-        shift, scale = (like.new_tensor(values)[:, None, None] for values in (video.shift, video.scale))
+        shift, scale = (
+            torch.tensor(values, device=like.device)[:, None, None] for values in (video.shift, video.scale)
+        )
         return shift, scale
 
     def _audio(self) -> AudioCodecConfig:
@@ -202,63 +253,31 @@ class Codec:
 
     # --- model -> media ---------------------------------------------------------------------------------------------
 
-    def decoder(self, batch: int) -> StreamDecoder:
-        """A decoder of ``batch`` samples in step, chunk by chunk."""
-        return StreamDecoder(self, batch)
+    def decoder(self, batch: int, labels: Sequence[str | None] | None = None) -> StreamDecoder:
+        """A decoder of ``batch`` samples in step, chunk by chunk; ``labels`` name their clips."""
+        return StreamDecoder(self, batch, labels)
 
-    def decode(self, latents: Latents) -> list[Clip]:
+    def decode(self, latents: Latents, labels: Sequence[str | None] | None = None) -> list[Clip]:
         """Model latents ``{"video": (B, T, C, h, w), "audio": (B, T, 1, M, F)}`` to B whole clips."""
-        decoder = self.decoder(len(latents["video"]))
-        parts = [chunks for chunks in (decoder.push(latents), decoder.finish()) if chunks]
-        return [Clip.join(chunks) for chunks in zip(*parts, strict=True)]
+        batch, frames = latents["video"].shape[:2]
+        decoder = self.decoder(batch, labels)
+        starts = range(0, frames, _CHUNK)
+        chunks = [decoder.push({k: v[:, start : start + _CHUNK] for k, v in latents.items()}) for start in starts]
+        parts = [clips for clips in (*chunks, decoder.finish()) if clips]
+        return [Clip.join(clips) for clips in zip(*parts, strict=True)]
 
 
-class StreamDecoder:
-    """Decodes blocks of model latents that follow each other; pictures wait until their sound is final.
-
-    What comes out, joined, is what decoding everything together would give.
-    """
-
-    def __init__(self, codec: Codec, batch: int) -> None:
-        self.codec, self.batch = codec, batch
-        self._sound = StreamingVocoder(codec.vocoder, batch) if codec.config.audio is not None else None
-        self._frames: list[np.ndarray] = []  # waiting, each (B, H, W, 3)
-        self._samples = np.zeros((batch, 0), np.float32)  # final, of the waiting frames
-
-    @torch.no_grad()
-    def push(self, latents: Latents) -> list[Clip]:
-        """Model latents (B, k, ...) -> a clip per sample of all that is final now, or an empty list."""
-        stored = self.codec.from_model(latents)
-        batch, count = stored["video"].shape[:2]
-        frames = self.codec.video.decode(stored["video"].flatten(0, 1)).unflatten(0, (batch, count)).numpy()
-        self._frames += list(frames.swapaxes(0, 1))
-        if self._sound is not None:
-            log_mel = stored["audio"].squeeze(2).transpose(1, 2).flatten(2)  # (B, k, M, F) -> (B, M, k * F)
-            self._take(self._sound.push(log_mel.to(self.codec.device)))
-        return self._ready()
-
-    @torch.no_grad()
-    def finish(self) -> list[Clip]:
-        """What still waited; the decoder is used up."""
-        if self._sound is not None and self._frames:
-            self._take(self._sound.finish())
-        return self._ready()
-
-    def _take(self, samples: Tensor) -> None:
-        fresh = samples.float().clamp(-1, 1).cpu().numpy()
-        self._samples = np.concatenate([self._samples, fresh], axis=1)
-
-    def _ready(self) -> list[Clip]:
-        timing = self.codec.timing
-        count = len(self._frames)
-        if self._sound is not None:
-            count = min(count, self._samples.shape[1] // timing.samples(1))
-        if count == 0:
-            return []
-        frames, self._frames = np.stack(self._frames[:count], axis=1), self._frames[count:]
-        rate = timing.sample_rate or 16000
-        if self._sound is None:
-            return [Clip(picture, None, timing.fps, rate) for picture in frames]
-        length = timing.samples(count)
-        sound, self._samples = self._samples[:, :length], self._samples[:, length:]
-        return [Clip(f, np.ascontiguousarray(s), timing.fps, rate) for f, s in zip(frames, sound, strict=True)]
+def _check(config: CodecConfig, timing: Timing) -> None:
+    video = config.video
+    for name, values in (("shift", video.shift), ("scale", video.scale)):
+        if len(values) not in (1, video.channels):
+            raise InputError(
+                f"codec.video.{name} has {len(values)} numbers for {video.channels} channels: give that many, or 1"
+            )
+    if config.audio is not None and timing.has_audio:
+        mel_config = config.audio.mel
+        if (mel_config.sample_rate, mel_config.hop) != (timing.sample_rate, timing.hop):
+            raise InputError(
+                f"the codec's mel runs at {mel_config.sample_rate} Hz with hop {mel_config.hop}, the timing at "
+                f"{timing.sample_rate} Hz with hop {timing.hop}: they must be the same"
+            )

@@ -23,6 +23,7 @@ _LOG_FROM_HZ = 1000.0
 _LOG_STEP = math.log(6.4) / 27  # and 27 mels per factor of 6.4 above
 _MAGNITUDE_EPS = 1e-9
 _INVERSE_STEPS = 12
+_TINY = 1e-12
 
 
 def peak_normalise(waveform: Tensor, peak: float = 0.95) -> Tensor:
@@ -34,13 +35,13 @@ def peak_normalise(waveform: Tensor, peak: float = 0.95) -> Tensor:
 def log_mel(waveform: Tensor, config: MelConfig | None = None) -> Tensor:
     """The natural logarithm of the mel spectrogram, clamped below at ``config.floor``.
 
-    waveform (B, S) in [-1, 1] -> (B, M, N) with N = S // hop. Raises InputError for another number of dimensions or less
-    than one hop of sound.
+    waveform (B, S) in [-1, 1] -> (B, M, N) with N = S // hop. Raises InputError for another number of dimensions or
+    less than one hop of sound.
     """
     config = config or MelConfig()
     if waveform.ndim != 2 or waveform.shape[1] < config.hop:
         raise InputError(
-            f"log_mel needs a waveform (B, S) of at least one hop ({config.hop} samples), not shape {tuple(waveform.shape)}"
+            f"log_mel needs a waveform (B, S) of at least a hop ({config.hop} samples), not {tuple(waveform.shape)}"
         )
     spectrum = stft(waveform, config)
     magnitude = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + _MAGNITUDE_EPS)
@@ -75,13 +76,12 @@ def linear_magnitude(log_mel: Tensor, config: MelConfig) -> Tensor:
 
     Starts from the adjoint of the filter bank and refines it by multiplicative updates (Lee and Seung, NIPS 2000).
     """
-    bank = _bank(config).to(log_mel)
-    mel = log_mel.exp()
-    target = bank.T @ mel
-    magnitude = target / (bank.T @ bank.sum(1, keepdim=True)).clamp(min=1e-12)
+    bank, adjoint = (matrix.to(log_mel.device) for matrix in _sparse_bank(config))
+    target = adjoint @ log_mel.exp().transpose(0, 1).flatten(1)  # (K, B * N)
+    magnitude = target / (adjoint @ bank.sum(1).to_dense()[:, None]).clamp(min=_TINY)
     for _ in range(_INVERSE_STEPS):
-        magnitude = magnitude * target / (bank.T @ (bank @ magnitude)).clamp(min=1e-12)
-    return magnitude
+        magnitude = magnitude * target / (adjoint @ (bank @ magnitude)).clamp(min=_TINY)
+    return magnitude.unflatten(1, (log_mel.shape[0], -1)).transpose(0, 1)
 
 
 def random_phase(magnitude: Tensor, seed: int) -> Tensor:
@@ -122,21 +122,19 @@ def stft(waveform: Tensor, config: MelConfig) -> Tensor:
     # Reflection by index, because torch's refuses a sound shorter than the padding.
     position = torch.arange(-before, samples + after, device=waveform.device).abs() % max(2 * samples - 2, 1)
     padded = waveform[:, torch.minimum(position, 2 * samples - 2 - position)]
-    window = torch.hann_window(config.win_length, dtype=waveform.dtype, device=waveform.device)
-    return torch.stft(
-        padded, config.n_fft, config.hop, config.win_length, window, center=False, normalized=False, return_complex=True
-    )
+    window = _window(config).to(waveform)
+    return torch.stft(padded, config.n_fft, config.hop, window=window, center=False, return_complex=True)
 
 
 def _istft(spectrum: Tensor, envelope: Tensor, config: MelConfig) -> Tensor:
     """The least-squares inverse of :func:`stft` within the sound: (B, K, N) -> (B, N * hop)."""
-    steps = torch.fft.irfft(spectrum, config.n_fft, dim=1) * _centred_window(config).to(envelope)[:, None]
+    steps = torch.fft.irfft(spectrum, config.n_fft, dim=1) * _window(config).to(envelope)[:, None]
     return _overlap_add(steps, config) / envelope
 
 
 def _envelope(steps: int, config: MelConfig) -> Tensor:
     """The sum of the squared windows over each sample, (1, N * hop)."""
-    squared = _centred_window(config).square()[None, :, None].expand(1, config.n_fft, steps)
+    squared = _window(config).square()[None, :, None].expand(1, config.n_fft, steps)
     return _overlap_add(squared, config).clamp(min=1e-8)
 
 
@@ -148,7 +146,9 @@ def _overlap_add(steps: Tensor, config: MelConfig) -> Tensor:
     return padded[:, 0, 0, before : before + samples]
 
 
-def _centred_window(config: MelConfig) -> Tensor:
+@functools.lru_cache(maxsize=8)
+def _window(config: MelConfig) -> Tensor:
+    """The Hann window, which is periodic, in the middle of n_fft samples."""
     left = (config.n_fft - config.win_length) // 2
     return F.pad(torch.hann_window(config.win_length), (left, config.n_fft - config.win_length - left))
 
@@ -173,6 +173,13 @@ def _bank(config: MelConfig) -> Tensor:
     ramp = hz[None] - edges[:, None]
     triangle = torch.minimum(ramp[:-2] / width[:-1], -ramp[2:] / width[1:]).clamp(min=0)
     return (triangle * 2 / (edges[2:] - edges[:-2])[:, None]).float()
+
+
+@functools.lru_cache(maxsize=8)
+def _sparse_bank(config: MelConfig) -> tuple[Tensor, Tensor]:
+    """The filters and their adjoint (K, M) as sparse matrices: a frequency is in two filters at most."""
+    bank = _bank(config)
+    return bank.to_sparse().coalesce(), bank.T.to_sparse().coalesce()
 
 
 def _hz_to_mel(hz: float) -> float:

@@ -2,14 +2,15 @@
 
 Knows: one frame at a time, in [-1, 1]. Does not know: time, uint8, statistics of latents, its training.
 
-Residual blocks of two convolutions; between sizes a strided or upsampling convolution beside a parameter-free shortcut that
-moves pixels into channels and back (residual autoencoding, as in DC-AE, arXiv 2410.10733).
+Residual blocks of two convolutions; between sizes a strided or upsampling convolution beside a parameter-free shortcut
+that moves pixels into channels and back (residual autoencoding, as in DC-AE, arXiv 2410.10733).
 
 Shapes: N frames, H W pixels, C latent channels, f the factor.
 """
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import torch
@@ -28,9 +29,9 @@ _LOGVAR_RANGE = (-30.0, 20.0)
 class TinyAutoencoder(nn.Module):
     """A convolutional variational autoencoder (arXiv 1312.6114).
 
-    Of ``config`` it takes ``channels`` C of the latents; ``factor`` f between pixels and latents, a power of two from 2;
-    ``width`` channels at half the frame's size, twice and four times that below: a multiple of 8. Raises InputError for
-    other values.
+    Of ``config`` it takes ``channels`` C of the latents; ``factor`` f between pixels and latents, a power of two from
+    2; ``width`` channels at half the frame's size, twice and four times that below: a multiple of 8. Raises InputError
+    for other values.
     """
 
     def __init__(self, config: VideoCodecConfig | None = None) -> None:
@@ -45,7 +46,7 @@ class TinyAutoencoder(nn.Module):
             raise InputError(f"the autoencoder needs at least 1 latent channel, not {channels}")
         self.channels, self.factor, self.width = channels, factor, width
         widths = [width * min(2**level, 4) for level in range(factor.bit_length() - 1)]
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(itertools.pairwise(widths))
 
         encoder: list[nn.Module] = [nn.PixelUnshuffle(2), _conv(3 * 4, width), _Residual(width)]
         for above, below in pairs:

@@ -7,27 +7,36 @@ Shape legend: N frames, H W rows and columns in pixels, C channels of latents, h
 
 from __future__ import annotations
 
-import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from flowreel.codec.tiny import TinyAutoencoder
-from flowreel.config import VideoCodecConfig
+from flowreel.config import VideoCodecConfig, VideoKind
 from flowreel.errors import InputError, require
 
-BATCH = 16
-"""Frames that go through the network together: bounds the memory."""
+PIXELS = 16 * 256 * 256
+"""Pixels that go through the network together: bounds the memory."""
+CONFIG = "config.json"
 
 
 class VideoAutoencoder:
     """The autoencoder that ``config`` names, loaded when it is first needed.
 
     Args:
-        folder: where the weights lie if ``config.source`` is "" (kind "tiny").
+        folder: where the weights lie if ``config.source`` is "". Without it the kind "tiny" has fresh weights, the same
+            every time.
         module: a network that is there already (in training, in tests).
+
+    Raises:
+        InputError: there is no such kind.
     """
 
     def __init__(
@@ -37,8 +46,10 @@ class VideoAutoencoder:
         module: nn.Module | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
+        if config.kind not in get_args(VideoKind):
+            raise InputError(f"no autoencoder is of the kind {config.kind!r}: choose {', '.join(get_args(VideoKind))}")
         self.config, self.folder, self.device = config, folder, torch.device(device)
-        self._module = module.to(self.device) if module is not None else None
+        self._module = module.eval().to(self.device) if module is not None else None
 
     @property
     def module(self) -> Any:
@@ -51,66 +62,131 @@ class VideoAutoencoder:
             self._module = self._load().eval().to(self.device)
         return self._module
 
+    @property
+    def published_affine(self) -> tuple[float, float]:
+        """The shift and the scale of the latents that came with a diffusers autoencoder: ``(raw - shift) * scale`` has
+        about unit variance. (0, 1) for the others."""
+        config = getattr(self.module, "config", {})
+        return float(config.get("shift_factor") or 0.0), float(config.get("scaling_factor") or 1.0)
+
     @torch.no_grad()
     def encode(self, frames: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """uint8 frames (N, H, W, 3) -> raw latents (N, C, h, w) float32 on the CPU.
 
-        ``generator`` draws from the posterior if ``config.posterior`` is "sample".
+        ``generator``, of the CPU, draws from the posterior if ``config.posterior`` is "sample", frame by frame: the
+        latents of frames in one call or in several are the same.
+
+        Raises:
+            InputError: H or W is no multiple of the factor, or there is no generator to draw with.
         """
-        return torch.cat([self._encode(part, generator) for part in frames.split(BATCH)])
+        factor, (height, width) = self.config.factor, frames.shape[1:3]
+        if height % factor or width % factor:
+            raise InputError(f"frames of {height} x {width} can't be encoded: both must be multiples of {factor}")
+        if self.config.posterior == "sample" and generator is None:
+            raise InputError("posterior 'sample' draws latents at random: pass a generator")
+        return torch.cat([self._encode(part, generator) for part in frames.split(_batch(height * width))])
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Raw latents (N, C, h, w) -> uint8 frames (N, H, W, 3) on the CPU."""
-        return torch.cat([self._decode(part) for part in latents.split(BATCH)])
+        height, width = latents.shape[-2:]
+        parts = latents.split(_batch(height * width * self.config.factor**2))
+        return torch.cat([self._decode(part) for part in parts])
 
     def to(self, device: torch.device | str) -> VideoAutoencoder:
-        """The same autoencoder on another device."""
+        """The same autoencoder on another device. The network moves, as modules do."""
         return VideoAutoencoder(self.config, self.folder, self._module, device)
+
+    def with_config(self, config: VideoCodecConfig) -> VideoAutoencoder:
+        """The same under another config; the network is kept if it is the one that ``config`` names."""
+        free = {"posterior": config.posterior, "shift": config.shift, "scale": config.scale}
+        same = replace(self.config, **free) == config  # type: ignore[arg-type]
+        return VideoAutoencoder(config, self.folder, self._module if same else None, self.device)
+
+    def save(self, folder: Path) -> None:
+        """Write the weights into ``folder`` if the codec's folder is their home; others are named by the config."""
+        if self.config.kind == "tiny":
+            self.module.save(folder)
+        elif not self.config.source:
+            self.module.save_pretrained(folder)
 
     def _encode(self, frames: Tensor, generator: torch.Generator | None) -> Tensor:
         x = frames.to(self.device).movedim(-1, 1).float() / 127.5 - 1
-        if self.config.kind == "tiny":
-            mean, logvar = self.module.encode(x)
-            return _draw(mean, torch.exp(logvar / 2), self.config.posterior, generator)
         encoded = self.module.encode(x)
-        if self.config.kind == "AutoencoderKL":
-            posterior = encoded.latent_dist
-            return _draw(posterior.mean, posterior.std, self.config.posterior, generator)
-        return encoded[0].float().cpu()  # AutoencoderDC and AutoencoderTiny have no posterior
+        if self.config.kind == "tiny":
+            mean, std = encoded[0], torch.exp(encoded[1] / 2)
+        elif self.config.kind == "AutoencoderKL":
+            mean, std = encoded.latent_dist.mean, encoded.latent_dist.std
+        else:  # AutoencoderDC and AutoencoderTiny have no posterior
+            return encoded[0].float().cpu()
+        mean = mean.float().cpu()
+        if self.config.posterior == "mean":
+            return mean
+        return mean + std.float().cpu() * torch.stack([torch.randn(mean.shape[1:], generator=generator) for _ in mean])
 
     def _decode(self, latents: Tensor) -> Tensor:
-        decoded = self.module.decode(latents.to(self.device))
+        decoded = self.module.decode(latents.float().to(self.device))
         x = decoded if self.config.kind == "tiny" else decoded[0]
         return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).movedim(1, -1).contiguous().cpu()
 
     def _load(self) -> nn.Module:
+        source = self.config.source
         if self.config.kind == "tiny":
-            if self.folder is None:
-                return TinyAutoencoder(self.config)
-            return TinyAutoencoder.load(self.folder)
-        if not self.config.source:
+            return TinyAutoencoder.load(self.folder) if self.folder is not None else _fresh(self.config)
+        if not source and self.folder is not None and (self.folder / CONFIG).is_file():
+            source = str(self.folder)
+        if not source:
             raise InputError(
                 f"this checkpoint does not say which autoencoder its {self.config.channels}-channel latents are of: "
                 "load it with autoencoder= (a hub id or a path)"
             )
-        return _from_diffusers(self.config)
+        return _from_diffusers(replace(self.config, source=source))
 
 
-def _draw(mean: Tensor, std: Tensor, posterior: str, generator: torch.Generator | None) -> Tensor:
-    mean = mean.float().cpu()
-    return mean + std.float().cpu() * torch.randn(mean.shape, generator=generator) if posterior == "sample" else mean
+def _batch(pixels: int) -> int:
+    return max(1, PIXELS // max(1, pixels))
+
+
+def _fresh(config: VideoCodecConfig) -> TinyAutoencoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return TinyAutoencoder(config)
 
 
 def _from_diffusers(config: VideoCodecConfig) -> nn.Module:
-    """``from_pretrained`` of the kind's class, from the hub or a path."""
-    diffusers = require("diffusers", "vae")
-    logging.getLogger("diffusers").setLevel(logging.ERROR)
-    revision = {"revision": config.revision} if config.revision else {}
-    try:
-        return getattr(diffusers, config.kind).from_pretrained(config.source, **revision)
-    except (OSError, ValueError) as error:
+    """``from_pretrained`` of the kind's class, from a folder or the hub."""
+    source, local = config.source, Path(config.source).is_dir()
+    if not local and (source.startswith((".", "/", "~")) or source.count("/") > 1):
         raise InputError(
-            f"the autoencoder {config.source} ({config.kind}) could not be loaded: {str(error).strip().splitlines()[0]}\n"
-            "Give a folder that holds it, or run once where the hub can be reached"
+            f"there is no folder {source}: give the path of a saved {config.kind}, or a hub id (owner/name)"
+        )
+    diffusers = require("diffusers", "vae")
+    revision = {"revision": config.revision} if config.revision and not local else {}
+    try:
+        with _quiet():
+            return getattr(diffusers, config.kind).from_pretrained(source, **revision)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # not there, not that kind, not its weights
+        advice = (
+            "is the folder whole, and of that kind?"
+            if local
+            else "check the id and the network, or give the path of a folder that holds it (autoencoder=, --codec)"
+        )
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise InputError(
+            f"the autoencoder {source} ({config.kind}) can't be loaded: {reason[:300]}\n{advice}"
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what diffusers says about its own defaults and its use of the hub."""
+    from diffusers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks", category=UserWarning)
+            yield
+    finally:
+        logging.set_verbosity(before)

@@ -1,0 +1,299 @@
+"""The state of a training run on disk: ``RUN/training/<step>/``, one folder per saved step.
+
+Knows: which files make a checkpoint, how one appears whole or not at all, and what to do when the newest is damaged.
+Does not know: what is trained, or what the exported files beside ``training/`` are for.
+
+A step's folder holds ``model.safetensors`` (raw weights), ``ema.safetensors`` (float32), ``optimizer.safetensors``
+(``<parameter>.<moment>``) and ``state.json``: format version, step, the run's settings and the tensor names of the
+other files. There is no random state and no learning rate: both are pure functions of the seed and the step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from flowreel.config import FORMAT_VERSION, read_json
+from flowreel.errors import InputError
+
+FOLDER = "training"
+STATE = "state.json"
+EXPORTED = "exported.json"
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass
+class Checkpoint:
+    """A run after ``step`` optimizer steps and ``seconds`` of training.
+
+    ``settings`` is JSON-able: what :func:`check_same` compares when the run goes on.
+    """
+
+    step: int
+    model: Tensors
+    ema: Tensors
+    optimizer: Tensors
+    settings: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def parts(self) -> dict[str, Tensors]:
+        return {"model": self.model, "ema": self.ema, "optimizer": self.optimizer}
+
+
+class DamagedError(Exception):
+    """A checkpoint folder can't be used; says why."""
+
+
+# --- writing ------------------------------------------------------------------------------------------------------
+
+
+def save(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write ``checkpoint`` into ``RUN/training/<step>/``; afterwards only the newest ``keep`` steps up to it are there.
+
+    The folder is written aside, synced to the disk and renamed as a whole, so that a crash at any moment leaves the
+    step before untouched. Later steps, which a resumed run went back from, are removed.
+    """
+    parent = run / FOLDER
+    parent.mkdir(parents=True, exist_ok=True)
+    for leftover in parent.glob(".tmp-*"):
+        shutil.rmtree(leftover)
+    aside, final = parent / f".tmp-{checkpoint.step}", parent / str(checkpoint.step)
+    aside.mkdir()
+    state = {
+        "format_version": FORMAT_VERSION,
+        "step": checkpoint.step,
+        "seconds": checkpoint.seconds,
+        "settings": checkpoint.settings,
+        "tensors": {name: sorted(map(strip, tensors)) for name, tensors in checkpoint.parts.items()},
+    }
+    write_json(aside / STATE, state)
+    for name, tensors in checkpoint.parts.items():
+        whole = {strip(key): tensor.detach().contiguous() for key, tensor in tensors.items()}
+        save_file(whole, aside / f"{name}.safetensors")
+    for path in (*aside.iterdir(), aside):
+        sync(path)
+    if final.exists():  # a damaged one that the run went back from
+        shutil.rmtree(final)
+    aside.rename(final)
+    sync(parent)
+    _prune(run, checkpoint.step, keep)
+    return final
+
+
+def _prune(run: Path, newest: int, keep: int) -> None:
+    kept = [step for step in steps(run) if step <= newest][-keep:]
+    for step in set(steps(run)) - set(kept):
+        shutil.rmtree(run / FOLDER / str(step))
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """An empty folder beside ``folder``'s files; what is written there replaces them afterwards, file by file.
+
+    Each file appears whole or not at all. Files that aren't written anew stay, and so does everything if the block
+    raises.
+    """
+    aside = folder / ".tmp-export"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        for path in sorted(path for path in aside.rglob("*") if path.is_file()):
+            target = folder / path.relative_to(aside)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            sync(path)
+            path.replace(target)
+            sync(target.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def mark_exported(run: Path, step: int) -> None:
+    """Note that the files in the root of ``run`` are those of ``step``."""
+    write_json(run / FOLDER / EXPORTED, {"step": step})
+
+
+def exported(run: Path) -> int | None:
+    """The step that the files in the root of ``run`` are of, None where nothing was exported."""
+    path = run / FOLDER / EXPORTED
+    return read_json(path).get("step") if path.exists() else None
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON object; the file appears whole or not at all."""
+    aside = path.with_name(f".tmp-{path.name}")
+    aside.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    sync(aside)
+    aside.replace(path)
+
+
+def sync(path: Path) -> None:
+    """Make the operating system put a file's bytes, or a folder's list of names, on the disk."""
+    if path.is_dir() and os.name != "posix":
+        return  # only POSIX can sync a folder
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def steps(run: Path) -> list[int]:
+    """The saved steps of ``run``, ascending."""
+    return sorted(int(path.name) for path in (run / FOLDER).glob("[0-9]*") if path.name.isdecimal() and path.is_dir())
+
+
+def latest(run: Path, report: Callable[[str], None]) -> Checkpoint | None:
+    """The newest usable checkpoint of ``run``, or None where nothing was ever saved.
+
+    A damaged one is reported and the one before is taken. Raises :class:`InputError` if all are damaged, since
+    starting anew over them is not for this function to decide.
+    """
+    found = steps(run)
+    for step in reversed(found):
+        folder = run / FOLDER / str(step)
+        try:
+            return read(folder)
+        except DamagedError as error:
+            report(f"WARNING: the checkpoint {folder} is damaged ({error}); going back to the one before")
+    if found:
+        raise InputError(
+            f"every checkpoint in {run / FOLDER} is damaged: start again in another folder, or delete {run}"
+        )
+    return None
+
+
+def read(folder: Path) -> Checkpoint:
+    """Read one step's folder; :class:`DamagedError` says what is wrong with it."""
+    state = _read_state(folder / STATE)
+    try:
+        parts = {name: load_tensors(folder / f"{name}.safetensors") for name in ("model", "ema", "optimizer")}
+    except InputError as error:
+        raise DamagedError(str(error)) from error
+    for name, tensors in parts.items():
+        if sorted(tensors) != state["tensors"].get(name):
+            raise DamagedError(f"{name}.safetensors does not hold the tensors that {STATE} lists")
+    return Checkpoint(state["step"], **parts, settings=state["settings"], seconds=state["seconds"])
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        state = read_json(path)
+    except (OSError, InputError) as error:
+        raise DamagedError(str(error)) from error
+    if state.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format version {state.get('format_version')}, this flowreel reads {FORMAT_VERSION}: "
+            "go on with the version of flowreel that wrote it, or start again in another folder"
+        )
+    missing = {"step", "seconds", "settings", "tensors"} - set(state)
+    if missing:
+        raise DamagedError(f"{STATE} lacks {', '.join(sorted(missing))}")
+    return state
+
+
+def load_tensors(path: Path) -> Tensors:
+    """The tensors of a safetensors file, on the CPU, by their names without ``_orig_mod.``; :class:`InputError` if it
+    is missing or damaged."""
+    try:
+        return {strip(name): tensor for name, tensor in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is missing or damaged: {error}") from error
+
+
+def strip(name: str) -> str:
+    """A parameter's name without what ``torch.compile`` puts before it."""
+    return name.replace("_orig_mod.", "")
+
+
+# --- is it the same run? ------------------------------------------------------------------------------------------
+
+
+def claim(run: Path) -> None:
+    """Make ``run`` a run folder; :class:`InputError` if it is neither new, empty nor a run's already."""
+    if run.exists() and not run.is_dir():
+        raise InputError(f"{run} is a file: give a folder for the run")
+    if run.is_dir() and any(run.iterdir()) and not (run / FOLDER).is_dir():
+        raise InputError(
+            f"{run} is not empty and holds no {FOLDER}/, so it is not a training run: choose a new or an empty folder"
+        )
+    (run / FOLDER).mkdir(parents=True, exist_ok=True)
+
+
+def check_same(run: Path, saved: dict[str, Any], now: dict[str, Any], free: set[str]) -> None:
+    """Raise :class:`InputError` listing what differs between the settings that ``run`` was saved with and today's.
+
+    Names in ``free`` (dotted, below ``config``) may differ; runs of two kinds differ in their kind alone.
+    """
+    before, after = (_flat(json.loads(json.dumps(settings))) for settings in (saved, now))  # tuples become lists
+    differing = [
+        f"{name.removeprefix('config.')}: saved {before[name]}, now {after[name]}"
+        for name in sorted(before.keys() & after.keys())
+        if before[name] != after[name] and name.removeprefix("config.") not in free
+    ]
+    if differing:
+        listed = "\n  ".join(differing)
+        raise InputError(
+            f"{run} was trained with other settings:\n  {listed}\n"
+            "To go on with it, give the saved values; to train with the new ones, choose another run folder."
+        )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+# --- optimizer ----------------------------------------------------------------------------------------------------
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> Tensors:
+    """The optimizer's moments under ``<parameter>.<moment>``."""
+    names = {id(weight): name for name, weight in module.named_parameters()}
+    return {
+        f"{names[id(weight)]}.{moment}": value
+        for weight, moments in optimizer.state.items()
+        for moment, value in moments.items()
+    }
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Tensors) -> None:
+    """Put back what :func:`optimizer_tensors` gave. Learning rate and decay stay what the optimizer was made with."""
+    names = {id(weight): name for name, weight in module.named_parameters()}
+    ordered = [weight for group in optimizer.param_groups for weight in group["params"]]
+    moments: dict[str, Tensors] = {}
+    for key, value in tensors.items():
+        name, moment = key.rsplit(".", 1)
+        moments.setdefault(name, {})[moment] = value
+    state = optimizer.state_dict()
+    state["state"] = {
+        i: {moment: _laid_out_like(weight, value) for moment, value in moments[names[id(weight)]].items()}
+        for i, weight in enumerate(ordered)
+        if names[id(weight)] in moments
+    }
+    optimizer.load_state_dict(state)
+
+
+def _laid_out_like(weight: Tensor, value: Tensor) -> Tensor:
+    """A copy of ``value``, whose memory is the file's, with the strides of ``weight``: fused optimizers need them."""
+    if value.shape != weight.shape:
+        return value.clone()
+    return torch.empty_like(weight, dtype=value.dtype).copy_(value)

@@ -1,0 +1,99 @@
+"""Griffin-Lim with the face of a vocoder, for where there is no trained one.
+
+Knows: how a phase goes on from the sound before it, block by block. Does not know: the algorithm itself (``mel.py``),
+how a stream is cut into blocks (``vocoder.py``).
+
+Shapes: B batch, M mel bins, N mel steps, K linear frequencies, ``hop`` samples per mel step.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowreel.codec import mel
+from flowreel.config import MelConfig
+
+
+class GriffinLim(nn.Module):
+    """Griffin-Lim with the face of a vocoder: no weights, deterministic, the same for every sample of a batch.
+
+    In a stream it works in blocks of ``block`` mel steps, whatever the chunks that are pushed: the sound already given
+    out stays fixed and steers the phases of the next block, and the seam is a crossfade of two estimates that agree in
+    phase. Chunking therefore changes nothing, but the stream is another solution than :meth:`forward` on the whole.
+    """
+
+    def __init__(self, config: MelConfig, iterations: int = 32, seed: int = 0, block: int = 10) -> None:
+        super().__init__()
+        self.config, self.iterations, self.seed, self.block = config, iterations, seed, block
+
+    @property
+    def hop(self) -> int:
+        """Samples per mel step."""
+        return self.config.hop
+
+    @property
+    def context(self) -> tuple[int, int]:
+        """Mel steps before and after a block that its window looks at: what one STFT window overlaps, and one more."""
+        steps = math.ceil(self.config.win_length / self.config.hop) + 1
+        return steps, steps
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """log_mel (B, M, N) -> (B, N * hop), all steps at once."""
+        return mel.griffin_lim(log_mel, self.config, self.iterations, self.seed)
+
+    def renderer(self) -> SteeredGriffinLim:
+        """For :class:`StreamingVocoder`: renders one block after the other, each steered by the sound before it."""
+        return SteeredGriffinLim(self)
+
+
+class SteeredGriffinLim:
+    def __init__(self, settings: GriffinLim) -> None:
+        self._settings = settings
+        self._blocks = 0
+        self._known: Tensor | None = None  # (B, n): the sound of the window's history
+        self._ahead: Tensor | None = None  # (B, n): the first estimate of what comes next
+        self._magnitude: Tensor | None = None  # (B, K, n): of the last window
+        self._stop = 0  # where the last window's block ended in it
+
+    def __call__(self, window: Tensor, start: int, stop: int) -> Tensor:
+        config, settings = self._settings.config, self._settings
+        hop, before = config.hop, settings.context[0]
+        magnitude = self._go_on_with_magnitude(window, start)
+        phase = mel.random_phase(magnitude, settings.seed + self._blocks)
+        if self._known is not None and self._ahead is not None:
+            phase = self._go_on_with_phase(phase, torch.cat((self._known, self._ahead), 1))
+        sound = mel.find_phase(magnitude, phase, config, settings.iterations, self._known)
+        new = sound[:, start * hop : stop * hop]
+        if self._ahead is not None:
+            new = _crossfade(self._ahead, new, hop * before // 2)
+        history = new if self._known is None else torch.cat((self._known, new), 1)
+        self._known, self._ahead = history[:, -before * hop :], sound[:, stop * hop :]
+        self._magnitude, self._stop = magnitude, stop
+        self._blocks += 1
+        return new
+
+    def _go_on_with_magnitude(self, window: Tensor, start: int) -> Tensor:
+        """Find the magnitudes of the steps that the last window did not hold."""
+        if self._magnitude is None:
+            return mel.linear_magnitude(window, self._settings.config)
+        seen = self._magnitude[..., self._stop - start :]
+        unseen = window[..., seen.shape[-1] :]
+        return torch.cat((seen, mel.linear_magnitude(unseen, self._settings.config)), -1)
+
+    def _go_on_with_phase(self, phase: Tensor, sound: Tensor) -> Tensor:
+        """Take the phases of the steps that the sound so far reaches into from it."""
+        config, steps = self._settings.config, phase.shape[-1]
+        reached = min(steps, sound.shape[1] // config.hop + config.win_length // (2 * config.hop))
+        padded = F.pad(sound, (0, max(0, steps * config.hop - sound.shape[1])))
+        return torch.cat((mel.stft(padded, config)[..., :reached], phase[..., reached:]), -1)
+
+
+def _crossfade(old: Tensor, new: Tensor, samples: int) -> Tensor:
+    """``new`` (B, n), its beginning faded over from ``old``."""
+    samples = min(samples, old.shape[1], new.shape[1])
+    share = (1 - torch.cos(torch.linspace(0, math.pi, samples + 2, device=new.device)[1:-1])) / 2
+    return torch.cat((old[:, :samples] * (1 - share) + new[:, :samples] * share, new[:, samples:]), 1)

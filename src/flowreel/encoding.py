@@ -1,0 +1,191 @@
+"""Clips into stored latents, in constant memory for frames: which codec, and how a file goes through it.
+
+Knows: chunks, crops, the sound of a whole clip, the moments of what it made. Does not know: shards, statistics of all.
+
+Shapes: T frames, C channels, H W rows and columns of latents, S audio samples, M mel bins, F mel steps per video frame.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowreel.codec import Codec, mel
+from flowreel.config import (
+    AudioCodecConfig,
+    CodecConfig,
+    CodecTrainConfig,
+    PrepareConfig,
+    Timing,
+    VideoCodecConfig,
+    VideoKind,
+    read_json,
+)
+from flowreel.errors import InputError
+from flowreel.media import Clip, iterate
+from flowreel.moments import Moments
+from flowreel.presets import AUTOENCODERS
+from flowreel.shards import Record
+from flowreel.sources import Report, Source
+
+KINDS = tuple(kind for kind in get_args(VideoKind) if kind != "tiny")
+"""The classes of diffusers that can be a codec."""
+
+
+def choose_codec(clips: Path, training: Path, config: PrepareConfig, timing: Timing, report: Report) -> Codec:
+    """The codec that ``config.codec`` names; where it names none, the small autoencoder is fitted on ``clips`` in the
+    folder ``training``. Its clocks are ``timing``, its scales not measured yet.
+
+    Raises :class:`InputError` for a codec that is not there or of a kind that can't be used, and for a size that is no
+    multiple of its factor.
+    """
+    if config.codec:
+        given, folder = _named(config.codec)
+        _check_size(config, given.video.factor)
+    else:
+        _check_size(config, VideoCodecConfig().factor)
+        folder = _fit(clips, training, config, report)
+        given = Codec.load(folder).config
+    video = replace(given.video, posterior=config.posterior)
+    return Codec(CodecConfig(video, _audio(given.audio, config, report) if timing.has_audio else None), timing, folder)
+
+
+def _named(name: str) -> tuple[CodecConfig, Path | None]:
+    """Settings and, where the weights are our own, folder of a codec: a known hub id, a folder, or another hub id."""
+    if name in AUTOENCODERS:
+        return CodecConfig(AUTOENCODERS[name]), None
+    folder = Path(name)
+    if not folder.is_dir():
+        return CodecConfig(_diffusers(name, read_json(_from_hub(name)))), None
+    if (folder / "config.json").is_file() and "_class_name" in (values := read_json(folder / "config.json")):
+        return CodecConfig(_diffusers(str(folder.resolve()), values)), None
+    return Codec.load(folder).config, folder
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, "config.json"))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(
+            f"codec {name!r} is neither a folder nor an autoencoder that the hub gives: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _diffusers(source: str, values: dict[str, Any]) -> VideoCodecConfig:
+    """The settings of a diffusers autoencoder, from its own config."""
+    kind: Any = values.get("_class_name")
+    if kind not in KINDS:
+        raise InputError(f"{source} is of the class {kind}, which is no codec here: known are {', '.join(KINDS)}")
+    levels = values.get("encoder_block_out_channels") or values["block_out_channels"]
+    return VideoCodecConfig(kind=kind, source=source, channels=values["latent_channels"], factor=2 ** (len(levels) - 1))
+
+
+def _fit(clips: Path, training: Path, config: PrepareConfig, report: Report) -> Path:
+    from flowreel.train_codec import train_codec
+
+    report("no codec was given: fitting the small autoencoder on the clips first (--codec takes a finished one)")
+    settings = CodecTrainConfig(
+        steps=config.codec_steps,
+        size=min(config.height_width),
+        fps=config.fps,
+        fit="crop" if config.fit == "random" else config.fit,
+        seed=config.seed,
+    )
+    return train_codec(clips, training, settings, report)
+
+
+def _audio(given: AudioCodecConfig | None, config: PrepareConfig, report: Report) -> AudioCodecConfig:
+    """The settings of sound, with the codec's vocoder where it was made for the same log-mel."""
+    vocoder = given.vocoder if given is not None else ""
+    if given is not None and vocoder and given.mel != config.mel:
+        report("the codec's vocoder was made for another log-mel (see --mel): sound will be decoded by Griffin-Lim")
+        vocoder = ""
+    return AudioCodecConfig(mel=config.mel, peak=config.peak, vocoder=vocoder)
+
+
+def _check_size(config: PrepareConfig, factor: int) -> None:
+    if any(side % factor for side in config.height_width):
+        near = [max(1, round(side / factor)) * factor for side in config.height_width]
+        raise InputError(
+            f"size {'x'.join(map(str, config.height_width))} is not a multiple of the codec's factor {factor}: "
+            f"choose for example {'x'.join(map(str, near))}"
+        )
+
+
+class UnreadableError(Exception):
+    """A clip that turned out to be damaged while it was read; says why."""
+
+
+class Encoder:
+    """Turns a clip's file into tensors for a shard, and a record of them."""
+
+    def __init__(self, codec: Codec, config: PrepareConfig) -> None:
+        self.codec, self.config, self.timing = codec, config, codec.timing
+        self._dtype = getattr(torch, config.dtype)
+
+    def __call__(self, source: Source, crop: int) -> tuple[Record, dict[str, Tensor]]:
+        """The record and the stored latents of one crop: a pure function of the file, the settings and the crop.
+
+        Raises :class:`UnreadableError` for a damaged file, :class:`InputError` for latents that can't be stored.
+        """
+        entropy = (self.config.seed, zlib.crc32(source.name.encode()), crop)
+        draw = np.random.default_rng(entropy)
+        place = (draw.random(), draw.random()) if self.config.fit == "random" else (0.5, 0.5)
+        generator = torch.Generator().manual_seed(int(draw.integers(2**63)))
+        video: list[Tensor] = []
+        sound: list[np.ndarray] = []
+        moments: dict[str, Moments] = {}
+        for chunk in self._chunks(source, place):
+            latents = self.codec.video.encode(torch.from_numpy(chunk.frames), generator)
+            video.append(latents.to(self._dtype))
+            piece = Moments.of(latents.movedim(1, -1).flatten(0, -2))
+            moments["video"] = moments["video"] + piece if moments else piece
+            silence = np.zeros(self.timing.samples(len(latents)), np.float32)
+            sound.append(silence if chunk.audio is None else chunk.audio)
+        tensors = {"video": torch.cat(video)}
+        if self.timing.has_audio:
+            log_mel = self.codec.encode_audio(np.concatenate(sound))
+            moments["audio"] = Moments.of(mel.unit(log_mel, self.config.mel).reshape(-1, 1))
+            tensors["audio"] = log_mel.to(self._dtype)
+        self._check_finite(source, tensors)
+        record = {
+            "entry": {"path": source.name, "frames": len(tensors["video"]), "crop": crop},
+            "shape": {stream: list(tensor.shape[1:]) for stream, tensor in tensors.items()},
+            "moments": {stream: piece.to_dict() for stream, piece in moments.items()},
+        }
+        return record, tensors
+
+    def _chunks(self, source: Source, place: tuple[float, float]) -> Iterator[Clip]:
+        fit = self.config.fit
+        try:
+            yield from iterate(
+                source.path,
+                fps=self.config.fps,
+                sample_rate=self.config.mel.sample_rate,
+                size=self.config.height_width,
+                fit="crop" if fit == "random" else fit,
+                chunk=self.config.batch,
+                channel=self.config.channel,
+                audio=source.sound and self.timing.has_audio,
+                crop=place,
+            )
+        except InputError as error:
+            raise UnreadableError(str(error)) from error
+
+    def _check_finite(self, source: Source, tensors: dict[str, Tensor]) -> None:
+        for stream, tensor in tensors.items():
+            if not torch.isfinite(tensor).all():
+                raise InputError(
+                    f"the {stream} latents of {source.path} are not finite in {self.config.dtype}"
+                    + (": choose --dtype float32" if self.config.dtype == "float16" else "")
+                )

@@ -1,0 +1,117 @@
+"""The record of a run: lines, rows, the curve's file and picture."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowreel.journal import Journal, draw, read_curve, smooth, truncate
+
+
+def numbers(value: float) -> dict[str, float]:
+    return {"loss": 2 * value, "video": value, "audio": value, "grad_norm": 0.1}
+
+
+def test_row_is_the_mean_since_the_last_one(tmp_path: Path):
+    said: list[str] = []
+    with Journal(tmp_path, 1000, 0, 0.0, said.append) as journal:
+        for step, value in enumerate((1.0, 2.0, 6.0), start=1):
+            journal.add(step, numbers(value))
+        journal.row(0.5)
+        journal.add(4, numbers(0.25))
+        journal.row(0.5, shown=False)
+        journal.row(0.5)  # nothing is new
+    head, rows = read_curve(tmp_path / "loss.csv")
+    assert head == ["step", "loss", "video", "audio", "grad_norm", "lr", "seconds"]
+    assert [row[:6] for row in rows] == [[3, 6, 3, 3, 0.1, 0.5], [4, 0.5, 0.25, 0.25, 0.1, 0.5]]
+    assert len(said) == 1
+    assert said[0].startswith("step 3/1000  loss 6.0000 (video 3 audio 3)  ")
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "text"),
+    [(2.0, "1.0 s/step  1:39 left"), (0.04, "50.0 steps/s  0:02 left"), (80.0, "40.0 s/step  1:06:00 left")],
+)
+def test_pace_and_time_left(tmp_path: Path, monkeypatch, elapsed, text):
+    now = [100.0]
+    monkeypatch.setattr("flowreel.journal.time.monotonic", lambda: now[0])
+    said: list[str] = []
+    journal = Journal(tmp_path, 101, 0, 0.0, said.append)
+    now[0] += elapsed
+    journal.add(1, numbers(1.0))
+    journal.add(2, numbers(1.0))
+    journal.row(0.1)
+    assert said[0].endswith(text)
+
+
+def test_seconds_go_on_over_sessions(tmp_path: Path, monkeypatch):
+    now = [5.0]
+    monkeypatch.setattr("flowreel.journal.time.monotonic", lambda: now[0])
+    journal = Journal(tmp_path, 10, 4, 70.0, str)
+    now[0] += 2.5
+    assert journal.seconds == 72.5
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("step,loss\n2,0.5\n4,0.4\n6,0.3\n", "step,loss\n2,0.5\n4,0.4\n"),
+        ("step,loss\n2,0.5\n4,0.", "step,loss\n2,0.5\n"),
+        ("step,loss\n5,0.5\n", None),
+        ("step,lo", None),
+        ("", None),
+    ],
+)
+def test_rows_after_the_step_and_cut_lines_go(tmp_path: Path, text, kept):
+    path = tmp_path / "loss.csv"
+    path.write_text(text)
+    truncate(path, 4)
+    assert (path.read_text() if path.exists() else None) == kept
+
+
+def test_picture_of_one_loss_of_parts_and_of_negative_ones(tmp_path: Path):
+    for text in (
+        "step,loss,video,grad_norm,lr,seconds\n1,0.5,0.5,1,1,1\n",
+        "step,loss,video,audio,grad_norm,lr,seconds\n1,0.5,0.2,0.3,1,1,1\n2,0.4,0.2,0.2,1,1,2\n",
+        "step,loss,a,b,grad_norm,lr,seconds\n1,-0.5,0.5,-1,1,1,1\n2,0.4,-0.6,1,1,1,2\n",
+    ):
+        (tmp_path / "loss.csv").write_text(text)
+        draw(tmp_path / "loss.csv", tmp_path)
+        assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+        (tmp_path / "loss.png").unlink()
+    draw(tmp_path / "none.csv", tmp_path)
+    assert not (tmp_path / "loss.png").exists()
+
+
+def test_smoothing_keeps_constants_and_follows_the_end():
+    assert smooth([3.0] * 100) == pytest.approx([3.0] * 100)
+    assert smooth([1.0, 2.0]) == [1.0, 2.0]
+    assert smooth([0.0] * 500 + [1.0] * 500)[-1] == pytest.approx(1, abs=1e-6)
+
+
+def test_terminal_shows_a_bar_and_no_lines(tmp_path: Path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    said: list[str] = []
+    with Journal(tmp_path, 4, 2, 0.0, said.append) as journal:
+        journal.add(3, numbers(0.5))
+        journal.row(0.1)
+    assert said == []
+    shown = screen.getvalue()
+    assert "3/4" in shown
+    assert "loss 1.0000 (video 0.5 audio 0.5)" in shown
+
+
+def test_processes_that_do_not_lead_write_nothing(tmp_path: Path):
+    with Journal(tmp_path, 4, 0, 0.0, str, tensorboard=True, lead=False) as journal:
+        journal.add(1, numbers(0.5))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,244 @@
+"""Training a flow: what a sample's randomness hangs on, resuming to the bit, and the folder that comes out."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import flowreel
+from flowreel import checkpoint
+from flowreel.codec import Codec
+from flowreel.config import (
+    AudioCodecConfig,
+    CodecConfig,
+    DataConfig,
+    LatentShape,
+    MelConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimConfig,
+    RoleShares,
+    Timing,
+    TrainConfig,
+    VideoCodecConfig,
+    to_dict,
+)
+from flowreel.errors import InputError
+from flowreel.flow import objective
+from flowreel.shards import ShardWriter
+from flowreel.train import FlowTask, train
+
+pytest.importorskip("accelerate")
+
+C, H, W, M, F = 4, 4, 4, 16, 10
+MEL = MelConfig(n_fft=512, win_length=512, bins=M)
+ALL_ROLES = RoleShares(joint=1, independent=1, audio_clean=1, video_clean=1, context=1)
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+def prepared(folder: Path, sound: bool = True, classes: tuple[str, ...] = ("low", "high"), clips: int = 5) -> Path:
+    """Latents of a slow drift, one direction per class, as ``prepare`` lays them out."""
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(1)
+    timing = Timing(10, 16000, 160) if sound else Timing(10, 0, 0)
+    config = CodecConfig(VideoCodecConfig(channels=C, width=8), AudioCodecConfig(mel=MEL) if sound else None)
+    writer = ShardWriter(folder, "train", 2**20, "test")
+    for clip in range(clips):
+        label, frames = (clip % len(classes) if classes else 0), 12 + clip
+        drift = torch.linspace(-1, 1, frames).view(-1, 1, 1, 1) * (1 - 2 * label)
+        tensors = {"video": drift + 0.1 * torch.randn(frames, C, H, W, generator=generator)}
+        if sound:
+            tensors["audio"] = -3 + drift + 0.1 * torch.randn(frames, 1, M, F, generator=generator)
+        writer.add({"entry": {"path": f"{clip}.mp4", "label": label, "frames": frames, "crop": 0}}, tensors)
+    writer.flush()
+    Codec(config, timing).save(folder / "codec")
+    index = {
+        "format_version": 1,
+        "classes": list(classes),
+        "timing": to_dict(timing),
+        "codec": to_dict(config),
+        "shape": to_dict(LatentShape(C, H, W, M if sound else 0, F if sound else 0, 10.0)),
+        "splits": {"train": [record["entry"] for record in writer.records], "test": []},
+        "skipped": [],
+    }
+    checkpoint.write_json(folder / "index.json", index)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepared(tmp_path_factory.mktemp("data") / "sound")
+
+
+@pytest.fixture(scope="module")
+def silent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepared(tmp_path_factory.mktemp("data") / "silent", sound=False, classes=())
+
+
+def config(**changes: object) -> TrainConfig:
+    base = TrainConfig(
+        steps=4,
+        batch=4,
+        log=1,
+        save=2,
+        preview=0,
+        model=ModelConfig(dim=16, depth=1, heads=2, class_dropout=0.3),
+        objective=ObjectiveConfig(roles=ALL_ROLES, blocks=(1, 2), contexts=(2,)),
+        data=DataConfig(window=6),
+        optim=OptimConfig(lr=1e-3, warmup=2),
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def flowfield(**changes: object) -> TrainConfig:
+    model = ModelConfig("flowfield", dim=16, depth=2, heads=2, positions="sincos", drop_path=0.4)
+    plain = ObjectiveConfig(blocks=(6,))
+    return config(model=model, objective=plain, **changes)
+
+
+def losses_of(run: Path) -> list[float]:
+    with (run / "loss.csv").open(newline="") as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def same(first: Path, second: Path) -> bool:
+    a, b = (checkpoint.latest(run, quiet) for run in (first, second))
+    assert a is not None
+    assert b is not None
+    return a.step == b.step and all(
+        a.parts[name].keys() == b.parts[name].keys()
+        and all(torch.equal(value, b.parts[name][key]) for key, value in a.parts[name].items())
+        for name in a.parts
+    )
+
+
+# --- resuming -----------------------------------------------------------------------------------------------------
+
+
+def test_flav_four_steps_equal_two_and_two_to_the_bit(data: Path, tmp_path: Path):
+    train(data, tmp_path / "whole", config(), quiet)
+    for steps in (2, 4):
+        train(data, tmp_path / "parts", config(steps=steps), quiet)
+    assert same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_flowfield_with_stochastic_depth_resumes_to_the_bit(silent: Path, tmp_path: Path):
+    train(silent, tmp_path / "whole", flowfield(), quiet)
+    for steps in (2, 4):
+        train(silent, tmp_path / "parts", flowfield(steps=steps), quiet)
+    assert same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_workers_and_recomputation_change_nothing(data: Path, tmp_path: Path):
+    train(data, tmp_path / "plain", config(), quiet)
+    train(data, tmp_path / "workers", config(data=DataConfig(window=6, workers=1)), quiet)
+    assert same(tmp_path / "plain", tmp_path / "workers")
+    train(data, tmp_path / "recomputed", config(checkpointing=True), quiet)
+    assert losses_of(tmp_path / "recomputed") == pytest.approx(losses_of(tmp_path / "plain"), rel=1e-5)
+
+
+def test_other_data_is_refused(data: Path, tmp_path: Path):
+    train(data, tmp_path / "run", config(steps=2), quiet)
+    other = prepared(tmp_path / "other", clips=4)
+    with pytest.raises(InputError, match=r"data\.index: saved"):
+        train(other, tmp_path / "run", config(), quiet)
+
+
+# --- what a sample's randomness hangs on --------------------------------------------------------------------------
+
+
+def drawn(data: Path, settings: TrainConfig, monkeypatch: pytest.MonkeyPatch, world: int, start: int) -> list[Tensor]:
+    """Everything that the loss of step ``start`` is given, sample by sample, in the order of positions."""
+    seen: list[list[Tensor]] = []
+
+    def note(model, latents, noise, t, label, weight):  # noqa: ARG001
+        labels = [label[stream].unsqueeze(1).float() for stream in latents]
+        parts = [group[stream].flatten(1) for group in (latents, noise, t) for stream in latents]
+        seen.append([torch.cat([*parts, *labels], dim=1)])
+        return {}
+
+    monkeypatch.setattr(objective, "losses", note)
+    for rank in range(world):
+        task = FlowTask(data, settings, quiet)
+        batches = task.batches(start, rank, world)
+        for _ in range(settings.optim.accumulate):
+            task.losses(task.module, next(batches))
+    return [row for part in seen for row in part[0]]
+
+
+def test_sample_depends_on_its_number_alone(data: Path, monkeypatch):
+    whole = drawn(data, config(batch=8, steps=8), monkeypatch, world=1, start=2)
+    cut = drawn(data, config(batch=8, steps=8, optim=OptimConfig(accumulate=2)), monkeypatch, world=2, start=2)
+    smaller = drawn(data, config(batch=4, steps=8), monkeypatch, world=1, start=4)
+    assert len(whole) == len(cut) == 8
+    assert all(torch.equal(a, b) for a, b in zip(whole, cut, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(whole[:4], smaller, strict=True))
+    assert len({tuple(row[-80:].tolist()) for row in whole}) == 8  # and no two samples are alike
+    other = drawn(data, config(batch=8, steps=8, seed=1), monkeypatch, world=1, start=2)
+    assert not any(torch.equal(a, b) for a, b in zip(whole, other, strict=True))
+
+
+def test_data_without_classes_has_no_labels(silent: Path, monkeypatch):
+    given: list[object] = []
+
+    def note(model, latents, noise, t, label, weight):  # noqa: ARG001
+        given.append(label)
+        return {}
+
+    monkeypatch.setattr(objective, "losses", note)
+    task = FlowTask(silent, flowfield(), quiet)
+    task.losses(task.module, next(task.batches(0, 0, 1)))
+    assert given == [None]
+
+
+def test_roles_that_need_sound_are_refused_without_it(silent: Path):
+    with pytest.raises(InputError, match=r"no sound, which objective\.roles audio_clean, independent, video_clean"):
+        FlowTask(silent, config(), quiet)
+
+
+# --- what comes out -----------------------------------------------------------------------------------------------
+
+
+def test_run_folder_is_a_pipeline_with_its_training_on_record(data: Path, tmp_path: Path):
+    said: list[str] = []
+    train(data, tmp_path / "run", config(preview=4), said.append)
+    assert not [line for line in said if "WARNING" in line]
+    pipe = flowreel.load(tmp_path / "run")
+    trained = pipe.config.trained
+    assert (trained.window, trained.blocks, trained.contexts, trained.step) == (6, (1, 2), (0, 2), 4)
+    assert trained.roles == ("joint", "independent", "audio_clean", "video_clean", "context")
+    assert pipe.config.classes == ("low", "high")
+    saved = checkpoint.latest(tmp_path / "run", quiet)
+    assert saved is not None
+    weights = pipe.model.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in saved.ema.items())
+    previews = {path.name for path in (tmp_path / "run" / "previews" / "4").iterdir()}
+    assert previews == {"0-low.mp4", "0-low.png", "1-high.mp4", "1-high.png"}
+    assert not (tmp_path / "run" / ".tmp-export").exists()
+
+
+def test_only_contexts_that_were_trained_are_on_record(data: Path, tmp_path: Path):
+    only = config(steps=1, objective=ObjectiveConfig(roles=RoleShares(joint=0, context=1), contexts=(2, 4)))
+    train(data, tmp_path / "only", only, quiet)
+    assert flowreel.load(tmp_path / "only").config.trained.contexts == (2, 4)
+    joint = config(steps=1, objective=ObjectiveConfig(contexts=(2, 4)))
+    train(data, tmp_path / "joint", joint, quiet)
+    assert flowreel.load(tmp_path / "joint").config.trained.contexts == (0,)
+    assert flowreel.load(tmp_path / "joint").config.trained.roles == ("joint",)
+
+
+def test_training_learns(data: Path, tmp_path: Path):
+    settings = config(
+        steps=120, batch=8, save=120, log=20, objective=ObjectiveConfig(), optim=OptimConfig(lr=5e-3, warmup=5)
+    )
+    train(data, tmp_path / "run", settings, quiet)
+    losses = losses_of(tmp_path / "run")
+    assert losses[-1] < 0.75 * losses[0], losses
