@@ -301,6 +301,26 @@ def test_unreadable_clips_are_skipped_with_the_reason(clips: Path, tmp_path: Pat
     assert "2 skipped" in lines[-1]
 
 
+def test_a_clip_that_breaks_off_is_skipped(clips: Path, tmp_path: Path, config: PrepareConfig) -> None:
+    whole = write_clip(clips / "train" / "a" / "0.mp4", seconds=4)
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    index, lines = run(clips, tmp_path / "out", config)
+    assert [entry["path"] for entry in index["skipped"]] == ["train/a/0.mp4"]
+    assert "damaged or cut off" in lines[0]
+    assert index["splits"]["train"][0]["path"] == "train/a/1.mkv"
+
+
+def test_a_folder_inside_the_clips_is_not_read_again(clips: Path, config: PrepareConfig) -> None:
+    out = clips / "train" / "out"
+    out.mkdir()
+    write_clip(out / "preview.mkv")
+    index, _ = run(clips, out, config)
+    assert index["classes"] == ["a", "b"]
+    assert run(clips, out, config)[0] == index
+    with pytest.raises(InputError, match="is a file"):
+        run(clips, clips / "train" / "a" / "1.mkv", config)
+
+
 def test_a_folder_of_unreadable_clips_is_refused(tmp_path: Path, config: PrepareConfig) -> None:
     (tmp_path / "1.mp4").touch()
     with pytest.raises(InputError, match="none of the clips can be read"):

@@ -199,9 +199,14 @@ def test_data_without_classes_has_no_labels(silent: Path, monkeypatch):
     assert given == [None]
 
 
-def test_roles_that_need_sound_are_refused_without_it(silent: Path):
-    with pytest.raises(InputError, match=r"no sound, which objective\.roles audio_clean, independent, video_clean"):
-        FlowTask(silent, config(), quiet)
+def test_roles_that_need_sound_are_left_out_without_it(silent: Path):
+    lines: list[str] = []
+    task = FlowTask(silent, config(), lines.append)
+    assert set(task.roles) <= {"joint", "context"}
+    assert any("audio_clean, independent, video_clean are left out" in line for line in lines)
+    only_sound = replace(config().objective, roles=RoleShares(joint=0, audio_clean=1))
+    with pytest.raises(InputError, match="give joint or context a share"):
+        FlowTask(silent, replace(config(), objective=only_sound), quiet)
 
 
 # --- what comes out -----------------------------------------------------------------------------------------------

@@ -208,7 +208,7 @@ def _with_lists(arguments: Sequence[str], options: type) -> list[str]:
     return result
 
 
-def _leaves(options: type, prefix: str = "") -> dict[str, Any]:
+def _leaves(options: Any, prefix: str = "") -> dict[str, Any]:
     """Dotted name -> type of every setting of a config class."""
     leaves: dict[str, Any] = {}
     for name, hint in typing.get_type_hints(options).items():

@@ -356,8 +356,8 @@ class CodecTrainConfig(LoopConfig):
     """A run of ``flowreel train-codec``: our small autoencoder on single frames. ``frames`` is how many, drawn evenly
     from the clips, are held in memory."""
 
-    steps: int = 600
-    batch: int = 32
+    steps: int = 800
+    batch: int = 16
     save: int = 200
     preview: int = 200
     size: int = 64
@@ -367,7 +367,7 @@ class CodecTrainConfig(LoopConfig):
     width: int = 32
     kl: float = 1e-4
     fit: Literal["crop", "letterbox", "stretch"] = "crop"
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3, warmup=20, schedule="cosine"))
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-3, warmup=20, schedule="cosine"))
     ema: EMAConfig = field(default_factory=lambda: EMAConfig(kind="fixed", decay=0.99))
 
 
@@ -395,7 +395,7 @@ class PrepareConfig:
     batch: int = 32
     seed: int = 0
     mel: MelConfig = field(default_factory=MelConfig)
-    codec_steps: int = 600
+    codec_steps: int = 800
 
     @property
     def height_width(self) -> tuple[int, int]:

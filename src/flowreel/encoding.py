@@ -47,17 +47,19 @@ def choose_codec(clips: Path, training: Path, config: PrepareConfig, timing: Tim
     multiple of its factor.
     """
     if config.codec:
-        given, folder = _named(config.codec)
+        given, folder = named_codec(config.codec)
         _check_size(config, given.video.factor)
     else:
         _check_size(config, VideoCodecConfig().factor)
         folder = _fit(clips, training, config, report)
         given = Codec.load(folder).config
     video = replace(given.video, posterior=config.posterior)
-    return Codec(CodecConfig(video, _audio(given.audio, config, report) if timing.has_audio else None), timing, folder)
+    audio = _audio(given.audio, config, report) if timing.has_audio else None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Codec(CodecConfig(video, audio), timing, folder, device=device)
 
 
-def _named(name: str) -> tuple[CodecConfig, Path | None]:
+def named_codec(name: str) -> tuple[CodecConfig, Path | None]:
     """Settings and, where the weights are our own, folder of a codec: a known hub id, a folder, or another hub id."""
     if name in AUTOENCODERS:
         return CodecConfig(AUTOENCODERS[name]), None
@@ -82,12 +84,19 @@ def _from_hub(name: str) -> Path:
 
 
 def _diffusers(source: str, values: dict[str, Any]) -> VideoCodecConfig:
-    """The settings of a diffusers autoencoder, from its own config."""
+    """The settings of a diffusers autoencoder, with the shift and scale that it was published with."""
     kind: Any = values.get("_class_name")
     if kind not in KINDS:
         raise InputError(f"{source} is of the class {kind}, which is no codec here: known are {', '.join(KINDS)}")
     levels = values.get("encoder_block_out_channels") or values["block_out_channels"]
-    return VideoCodecConfig(kind=kind, source=source, channels=values["latent_channels"], factor=2 ** (len(levels) - 1))
+    return VideoCodecConfig(
+        kind=kind,
+        source=source,
+        channels=values["latent_channels"],
+        factor=2 ** (len(levels) - 1),
+        shift=(float(values.get("shift_factor") or 0),),
+        scale=(float(values.get("scaling_factor") or 1),),
+    )
 
 
 def _fit(clips: Path, training: Path, config: PrepareConfig, report: Report) -> Path:

@@ -286,12 +286,14 @@ class Generation(Iterator[list[Clip]]):
         if self._settings.method == "hold":
             return guided
 
+        def through(x: Latents, t: Times, label: Any = None) -> Latents:  # noqa: ARG001
+            return guided(x, t, t)
+
         def followed(x: Latents, t: Times, t_next: Times) -> Latents:
             start, frames = self._start, x["video"].shape[1]
             window, _ = self._given.window(start, frames)
             known = {k: window[k].expand_as(x[k]) for k in self._known_noise}
             noise = {k: v[:, start : start + frames] for k, v in self._known_noise.items()}
-            model = lambda x, t, label: guided(x, t, t)  # noqa: ARG005, E731
-            return gradient(model, None, known, noise, self._settings.gradient_scale)(x, t, t_next)
+            return gradient(through, None, known, noise, self._settings.gradient_scale)(x, t, t_next)
 
         return followed

@@ -5,7 +5,7 @@ Does not know: what is trained on what: that is a :class:`Task` (``train.py``, `
 
 A run is a pure function of its settings and data: the clips of a step, everything random about sample ``n``, the
 learning rate and the average's decay all follow from the seed and the position. So a resumed run equals one that was
-never stopped, and processes or accumulation steps only change the rounding.
+never stopped, and processes or accumulation steps only change the rounding (and which samples stochastic depth hits).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Report = Callable[[str], None]
 Batch = dict[str, Tensor]
 
 # What random numbers are for goes into their seed, so that the noise of a sample and its times never share theirs.
-NETWORK, NOISE, ROLE = 0, 1, 2
+WEIGHTS, NETWORK, NOISE, ROLE = 0, 1, 2, 3
 
 # Settings that may change when a run goes on: they alter its length, what is shown, or the rounding alone.
 FREE = {

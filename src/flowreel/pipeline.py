@@ -21,6 +21,7 @@ from flowreel.codec import Codec
 from flowreel.codec.vocoder import load as load_vocoder
 from flowreel.config import FORMAT_VERSION, LoadConfig, PipelineConfig, Timing, from_dict, read_json, to_dict
 from flowreel.convert import Published, plain, read_published
+from flowreel.encoding import named_codec
 from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed
 from flowreel.generation import Generation, Settings, class_index, makes_clips, resolve
@@ -374,6 +375,12 @@ def _adjusted(pipeline: Pipeline, audio_scale: float | None, autoencoder: str | 
             raise InputError("audio_scale was given, but this model makes no sound")
         codec = replace(codec, audio=replace(codec.audio, scale=audio_scale))
     if autoencoder is not None:
-        codec = replace(codec, video=replace(codec.video, source=autoencoder))
+        video = named_codec(autoencoder)[0].video
+        if video.channels != pipeline.config.shape.channels:
+            raise InputError(
+                f"the autoencoder {autoencoder} has {video.channels} latent channels, this model needs "
+                f"{pipeline.config.shape.channels}: give the one that it was trained with"
+            )
+        codec = replace(codec, video=video)
     config = replace(pipeline.config, codec=codec)
     return Pipeline(pipeline.model, pipeline.codec.with_config(codec), config)

@@ -19,6 +19,7 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
+from flowreel.checkpoint import FOLDER as TRAINING
 from flowreel.checkpoint import write_json
 from flowreel.codec import Codec
 from flowreel.config import (
@@ -126,17 +127,16 @@ def _settings(config: PrepareConfig, sources: Sequence[Source]) -> dict[str, Any
     values["size"] = list(config.height_width)
     if Path(config.codec).is_dir() and config.codec:
         values["codec"] = f"a folder with weights {_digest(_weights(Path(config.codec)))[:16]}"
-    return {
-        "format_version": FORMAT_VERSION,
-        "settings": values,
-        "clips": {source.name: source.size for source in sources},
-    }
+    return {"settings": values, "clips": {source.name: source.size for source in sources}}
 
 
 def _weights(folder: Path | None) -> Iterator[bytes]:
-    """A digest of each file that a codec is made of."""
-    for path in sorted(folder.rglob("*")) if folder else ():
-        if path.suffix in (".safetensors", ".json", ".bin", ".pt"):
+    """A digest of each file that a codec is made of, not of the state of its training."""
+    if folder is None:
+        return
+    for path in sorted(folder.rglob("*")):
+        made_of = path.suffix in (".safetensors", ".json", ".bin", ".pt") and path.is_file()
+        if made_of and TRAINING not in path.relative_to(folder).parts:
             with path.open("rb") as file:
                 yield hashlib.file_digest(file, "sha256").digest()
 
@@ -155,8 +155,8 @@ def _check_same(out: Path, now: dict[str, Any]) -> None:
         raise InputError(f"{out} holds shards but no {SETTINGS}: choose another folder, or delete it")
     saved = read_json(out / SETTINGS)
     now = json.loads(json.dumps(now))
-    differing = [f"{name}: was {old}, now {new}" for name, old, new in _differences(saved, now) if name != "clips"]
-    before, after = saved.get("clips", {}), now["clips"]
+    differing = list(_differences(saved["settings"], now["settings"]))
+    before, after = saved["clips"], now["clips"]
     for what, names in (
         ("new", after.keys() - before.keys()),
         ("gone", before.keys() - after.keys()),
@@ -172,15 +172,13 @@ def _check_same(out: Path, now: dict[str, Any]) -> None:
         )
 
 
-def _differences(saved: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def _differences(saved: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[str]:
     for name in sorted(saved.keys() | now.keys()):
         old, new = saved.get(name), now.get(name)
-        if name == "clips":
-            continue
         if isinstance(old, dict) and isinstance(new, dict):
-            yield from _differences(old, new)
+            yield from _differences(old, new, f"{prefix}{name}.")
         elif old != new:
-            yield name, old, new
+            yield f"{prefix}{name}: was {old}, now {new}"
 
 
 def _complete(out: Path, report: Report) -> dict[str, Any]:

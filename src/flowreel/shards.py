@@ -27,6 +27,7 @@ INDEX = "index.json"
 CODEC = "codec"
 SPLITS = ("train", "test")
 
+_METADATA = "flowreel"
 _SHARD_NAME = re.compile(r"(train|test)-\d{5,}\.safetensors(\.part)?")
 
 Record = dict[str, Any]  # {"entry": the clip's line in the index, "moments": its statistics}
@@ -96,7 +97,9 @@ class ShardWriter:
             return
         path = self._path(self._number)
         temporary = path.with_name(path.name + ".part")
-        save_file(self._tensors, temporary, {"stamp": self._stamp, "records": json.dumps(self._pending)})
+        # One key, because safetensors writes several in any order: the same clips make the same bytes.
+        made = {"stamp": self._stamp, "records": self._pending}
+        save_file(self._tensors, temporary, {_METADATA: json.dumps(made)})
         sync(temporary)
         temporary.replace(path)
         self.records += self._pending
@@ -114,5 +117,5 @@ class ShardWriter:
     def _finished(self, path: Path) -> list[Record] | None:
         if not path.is_file():
             return None
-        metadata = open_shard(path).metadata() or {}
-        return json.loads(metadata["records"]) if metadata.get("stamp") == self._stamp else None
+        made = json.loads((open_shard(path).metadata() or {}).get(_METADATA, "{}"))
+        return made["records"] if made.get("stamp") == self._stamp else None

@@ -27,7 +27,7 @@ from flowreel.dataset import GlobalOrder, WindowDataset
 from flowreel.errors import InputError
 from flowreel.flow import objective
 from flowreel.flow.noise import SampleNoise
-from flowreel.loop import NETWORK, NOISE, ROLE, Batch, Report, fit, purpose_seed
+from flowreel.loop import NOISE, ROLE, WEIGHTS, Batch, Report, fit, purpose_seed
 from flowreel.pipeline import Pipeline
 
 STEPS_PER_FRAME = 40
@@ -50,16 +50,26 @@ class FlowTask:
         self.dataset = WindowDataset(data, "train", config.data, config.seed, report)
         self.shapes = self.dataset.shape.streams
         self.roles = {role: share for role, share in dataclasses.asdict(config.objective.roles).items() if share > 0}
-        needs_sound = set(self.roles) - {"joint", "context"}
-        if "audio" not in self.shapes and needs_sound:
-            raise InputError(
-                f"{data} has no sound, which objective.roles {', '.join(sorted(needs_sound))} need: set them to 0"
-            )
-        torch.manual_seed(purpose_seed(config.seed, NETWORK, 0))
+        if "audio" not in self.shapes:
+            self.roles = self._without_sound(report)
+        torch.manual_seed(purpose_seed(config.seed, WEIGHTS, 0))
         self.module = models.build(config.model, self.dataset.shape, len(self.dataset.classes), config.data.window)
         self.module.gradient_checkpointing = config.checkpointing
         facts = {name: self.dataset.index[name] for name in ("classes", "timing", "codec", "shape", "splits")}
         self.data = {"index": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]}
+
+    def _without_sound(self, report: Report) -> dict[str, float]:
+        """The roles that a model of video alone can play; the others are left out, which is said."""
+        kept = {role: share for role, share in self.roles.items() if role in ("joint", "context")}
+        left_out = sorted(set(self.roles) - set(kept))
+        if not kept:
+            raise InputError(
+                f"{self.folder} has no sound, which objective.roles {', '.join(left_out)} need: "
+                "give joint or context a share above 0"
+            )
+        if left_out:
+            report(f"{self.folder} has no sound: the roles {', '.join(left_out)} are left out")
+        return kept
 
     def batches(self, start: int, rank: int, world: int) -> Iterator[Batch]:
         config = self.config

@@ -23,7 +23,7 @@ from flowreel.codec import Codec, TinyAutoencoder
 from flowreel.config import AudioCodecConfig, CodecConfig, CodecTrainConfig, Timing, VideoCodecConfig
 from flowreel.dataset import GlobalOrder
 from flowreel.errors import InputError
-from flowreel.loop import NETWORK, NOISE, ROLE, Batch, Report, fit, purpose_seed
+from flowreel.loop import NOISE, ROLE, WEIGHTS, Batch, Report, fit, purpose_seed
 from flowreel.media import iterate, probe
 from flowreel.moments import Moments
 from flowreel.sources import Source, find_clips
@@ -75,7 +75,7 @@ class CodecTask:
         self.judged, self.held_out = judged if len(judged) else self.frames, bool(len(judged) and test)
         report(f"{len(self.frames)} frames of {len(set(self.clips.tolist()))} clips at {config.size}x{config.size}")
         self.timing = _timing(config.fps, sound, report)
-        torch.manual_seed(purpose_seed(config.seed, NETWORK, 0))
+        torch.manual_seed(purpose_seed(config.seed, WEIGHTS, 0))
         self.module: nn.Module = Reconstruction(TinyAutoencoder(self.video))
         self.data = {"frames": hashlib.sha256(self.frames.numpy().tobytes()).hexdigest()[:16]}
         self._order = lru_cache(4)(

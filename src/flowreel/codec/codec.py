@@ -25,9 +25,9 @@ from flowreel.codec.vocoder import GriffinLim
 from flowreel.codec.vocoder import load as load_vocoder
 from flowreel.config import AudioCodecConfig, CodecConfig, Timing, from_dict, read_json, to_dict
 from flowreel.errors import InputError
+from flowreel.flow.types import Latents
 from flowreel.media import Clip
 
-Latents = dict[str, Tensor]
 AUTOENCODER, VOCODER = "autoencoder", "vocoder"
 _CHUNK = 32  # frames that decoding a whole clip takes at once
 

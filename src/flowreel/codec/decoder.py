@@ -17,12 +17,11 @@ from torch import Tensor
 
 from flowreel.codec.vocoder import StreamingVocoder
 from flowreel.errors import InputError
+from flowreel.flow.types import Latents
 from flowreel.media import Clip
 
 if TYPE_CHECKING:
     from flowreel.codec.codec import Codec
-
-Latents = dict[str, Tensor]
 
 
 class StreamDecoder:

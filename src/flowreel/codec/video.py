@@ -22,8 +22,8 @@ from flowreel.codec.tiny import TinyAutoencoder
 from flowreel.config import VideoCodecConfig, VideoKind
 from flowreel.errors import InputError, require
 
-PIXELS = 16 * 256 * 256
-"""Pixels that go through the network together: bounds the memory."""
+PIXELS, FRAMES = 16 * 256 * 256, 32
+"""Pixels and frames that go through the network together at most: bounds the memory, and stays in the CPU's cache."""
 CONFIG = "config.json"
 
 
@@ -144,7 +144,7 @@ class VideoAutoencoder:
 
 
 def _batch(pixels: int) -> int:
-    return max(1, PIXELS // max(1, pixels))
+    return max(1, min(FRAMES, PIXELS // max(1, pixels)))
 
 
 def _fresh(config: VideoCodecConfig) -> TinyAutoencoder:
@@ -164,17 +164,33 @@ def _from_diffusers(config: VideoCodecConfig) -> nn.Module:
     revision = {"revision": config.revision} if config.revision and not local else {}
     try:
         with _quiet():
-            return getattr(diffusers, config.kind).from_pretrained(source, **revision)
+            network, info = getattr(diffusers, config.kind).from_pretrained(
+                source, output_loading_info=True, **revision
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # not there, not that kind, not its weights
         advice = (
             "is the folder whole, and of that kind?"
             if local
             else "check the id and the network, or give the path of a folder that holds it (autoencoder=, --codec)"
         )
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise InputError(
-            f"the autoencoder {source} ({config.kind}) can't be loaded: {reason[:300]}\n{advice}"
+            f"the autoencoder {source} ({config.kind}) can't be loaded: {_reason(error)}\n{advice}"
         ) from error
+    if missing := sorted(info["missing_keys"]):  # diffusers goes on with random weights in their place
+        raise InputError(
+            f"{source} does not hold a whole {config.kind}: {len(missing)} tensors are missing, the first is "
+            f"{missing[0]}"
+        )
+    return network
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the error, and that of the one at the bottom of it (the network's, most often)."""
+    deepest = error
+    while cause := deepest.__cause__ or deepest.__context__:
+        deepest = cause
+    lines = [(str(e).strip().splitlines() or [type(e).__name__])[0][:200] for e in (error, deepest)]
+    return lines[0] if lines[0] == lines[1] else f"{lines[0]} ({lines[1]})"
 
 
 @contextmanager
