@@ -203,3 +203,33 @@ def test_what_is_not_a_pipeline_is_refused(tmp_path: Path, pipe: Pipeline) -> No
     (folder / "config.json").write_text(json.dumps({**config, "format_version": 99}))
     with pytest.raises(InputError, match="format 99"):
         load(folder)
+
+
+def test_hub_repos_are_fetched_and_pushed(pipe: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    hub = tmp_path / "hub"
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **_: str(hub / repo))
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", lambda _, repo, **__: f"hub:{repo}")
+    monkeypatch.setattr(
+        huggingface_hub.HfApi,
+        "upload_folder",
+        lambda _, repo_id, folder_path: shutil.copytree(folder_path, hub / repo_id),
+    )
+    assert pipe.push_to_hub("someone/bells") == "hub:someone/bells"
+    same(load("someone/bells").generate(seconds=0.5, seed=1), pipe.generate(seconds=0.5, seed=1))
+    shutil.copytree(GOLDEN / "rflav_causal_uncond", hub / "MaverickAlex" / "R-FLAV-B-1-LS")
+    published = load("MaverickAlex/R-FLAV-B-1-LS")
+    assert published.config.codec.audio is not None
+    assert published.config.codec.audio.scale == 3.0951129410195515
+
+
+def test_a_repo_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def refuse(*_: object, **__: object) -> str:
+        raise OSError("no connection")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(InputError, match="someone/none could not be fetched: no connection"):
+        load("someone/none")
