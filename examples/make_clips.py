@@ -1,6 +1,6 @@
 """Make a folder of small clips with sound to try things on: a ball that bounces, and sounds when it hits the floor.
 
-    python examples/make_clips.py OUT [--count 24] [--seconds 3] [--size 64] [--fps 10]
+    python examples/make_clips.py OUT [--count 48] [--seconds 3] [--size 32] [--fps 10]
 
 Two classes, `low` (a red ball, 440 Hz) and `high` (a blue ball, 880 Hz), in the layout that `flowreel prepare` reads.
 """
@@ -16,12 +16,13 @@ from flowreel import Clip
 
 RATE = 16000
 CLASSES = {"low": ((235, 60, 50), 440.0), "high": ((70, 130, 250), 880.0)}
-GRAVITY = 2.4  # heights of the picture a second squared
+GRAVITY = 1.8  # heights of the picture a second squared
+RADIUS, FLOOR = 0.16, 0.94  # in heights of the picture, the floor from the top
 
 
 def bounces(rng: np.random.Generator, seconds: float) -> tuple[np.ndarray, float]:
     """Times at which the ball is on the floor, and the half period."""
-    height = rng.uniform(0.35, 0.75)
+    height = rng.uniform(0.3, 0.6)
     half = float(np.sqrt(2 * height / GRAVITY))
     first = rng.uniform(0, 2 * half)
     return np.arange(first - 2 * half, seconds + 2 * half, 2 * half), half
@@ -37,9 +38,9 @@ def frames(
     for k in range(count):
         since = (k + 0.5) / fps - hits[hits <= (k + 0.5) / fps].max()
         height = GRAVITY * since * (2 * half - since) / 2
-        distance = np.hypot(columns - x, rows - (0.86 - height))
-        ball = np.clip((0.09 - distance) * size, 0, 1)[..., None]
-        floor = np.clip((rows - 0.95) * size, 0, 1)[..., None] * 40
+        distance = np.hypot(columns - x, rows - (FLOOR - RADIUS - height))
+        ball = np.clip((RADIUS - distance) * size, 0, 1)[..., None]
+        floor = np.clip((rows - FLOOR) * size, 0, 1)[..., None] * 40
         pictures[k] = np.rint(12 + floor * (1 - ball) + ball * (np.array(colour) - 12))
     return pictures
 
@@ -69,9 +70,9 @@ def make(out: Path, count: int, seconds: float, size: int, fps: int, seed: int =
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--count", type=int, default=24)
+    parser.add_argument("--count", type=int, default=48)
     parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--fps", type=int, default=10)
     args = parser.parse_args()
     make(args.out, args.count, args.seconds, args.size, args.fps)

@@ -14,8 +14,9 @@ import torch
 import flowreel
 from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed
+from flowreel.loading import load
 from flowreel.media import Clip
-from flowreel.pipeline import Pipeline, load
+from flowreel.pipeline import Pipeline
 
 from .conftest import GOLDEN, tiny_pipeline
 

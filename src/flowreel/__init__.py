@@ -16,13 +16,14 @@ __version__ = "0.1.0"
 __all__ = ["Clip", "Pipeline", "__version__", "load"]
 
 if TYPE_CHECKING:
+    from flowreel.loading import load
     from flowreel.media import Clip
-    from flowreel.pipeline import Pipeline, load
+    from flowreel.pipeline import Pipeline
 
 _HOMES = {
     "Clip": "flowreel.media",
     "Pipeline": "flowreel.pipeline",
-    "load": "flowreel.pipeline",
+    "load": "flowreel.loading",
 }
 
 

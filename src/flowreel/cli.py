@@ -71,7 +71,7 @@ def convert(src: str, out: str, config: LoadConfig | None = None, report: Report
 
     SRC is what flowreel.load takes: an R-FLAV folder or training save, a GenerativeFlow content.pt, a hub repo id.
     """
-    from flowreel.pipeline import convert as run
+    from flowreel.loading import convert as run
 
     return run(src, Path(out), config or LoadConfig(), report)
 

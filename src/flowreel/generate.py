@@ -17,8 +17,9 @@ from flowreel.config import GenerateConfig
 from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed
 from flowreel.generation import Settings
+from flowreel.loading import load
 from flowreel.media import Clip, Writer
-from flowreel.pipeline import Pipeline, load
+from flowreel.pipeline import Pipeline
 
 Report = Callable[[str], None]
 

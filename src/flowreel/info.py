@@ -11,8 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flowreel.config import LoadConfig, PipelineConfig
 from flowreel.generation import makes_clips
+from flowreel.loading import load
 from flowreel.models import build
-from flowreel.pipeline import Pipeline, load
+from flowreel.pipeline import Pipeline
 
 
 def info(pipe: str | Path | Pipeline, config: LoadConfig, report: Callable[[str], None]) -> dict[str, Any]:

@@ -6,30 +6,25 @@ The folder holds ``config.json``, ``model.safetensors`` and ``codec/``. A clip i
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from flowreel.checkpoint import replacing, write_json
 from flowreel.codec import Codec
-from flowreel.codec.vocoder import load as load_vocoder
-from flowreel.config import FORMAT_VERSION, LoadConfig, PipelineConfig, Timing, from_dict, read_json, to_dict
-from flowreel.convert import Published, plain, read_published
-from flowreel.encoding import named_codec
+from flowreel.config import PipelineConfig, Timing, to_dict
+from flowreel.convert import plain
 from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed
 from flowreel.generation import Generation, Settings, class_index, makes_clips, resolve
 from flowreel.given import Given, Media, give
 from flowreel.media import Clip
-from flowreel.models import Network, build
+from flowreel.models import Network
 
-SHIPPED = Path(__file__).parent / "weights"
 DEFAULT_SECONDS = 4.0
 _LABELS = 0x1ABE1
 
@@ -257,130 +252,3 @@ def _first(generation: Generation, frames: int, timing: Timing) -> Iterator[list
 
 def _cut(audio: Any, samples: int) -> Any:
     return None if audio is None else audio[:samples]
-
-
-def convert(src: str | Path, out: Path, config: LoadConfig, report: Callable[[str], None]) -> Path:
-    """Load whatever ``src`` is and save it as a folder of ours."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there already and not an empty folder: choose another OUT")
-    pipeline = load(src, device="cpu", audio_scale=config.audio_scale, autoencoder=config.autoencoder)
-    pipeline.save(out)
-    report(f"{out}  {pipeline.config.model.kind}, {sum(p.numel() for p in pipeline.model.parameters()):,} parameters")
-    return out
-
-
-# --- loading ------------------------------------------------------------------------------------------------------
-
-
-def load(
-    where: str | Path,
-    *,
-    device: str | torch.device | None = None,
-    audio_scale: float | None = None,
-    autoencoder: str | None = None,
-) -> Pipeline:
-    """Load a pipeline.
-
-    Args:
-        where: a shipped name, a folder of ours, a Hugging Face repo id of one, an R-FLAV checkpoint folder, repo or
-            training save (``final.pt``, ``ema.pth``), or GenerativeFlow's ``content.pt``. Compiled or not.
-        device: by default CUDA where there is one, else the CPU.
-        audio_scale: scale of the audio latents, for R-FLAV checkpoints other than the published two.
-        autoencoder: hub id or path of the autoencoder, where the checkpoint does not name the right one.
-
-    Raises:
-        InputError: there is no such thing, or it is broken or of a kind that is not known.
-    """
-    path = _find(str(where))
-    config_path = path / "config.json"
-    ours = path.is_dir() and config_path.is_file() and "format_version" in read_json(config_path)
-    if path.is_dir() and not config_path.is_file():
-        raise InputError(
-            f"{path} has no config.json, so it is not a pipeline (a run saves one with its first checkpoint)"
-        )
-    pipeline = _load_ours(path) if ours else _load_published(read_published(path, source=_source(where, path)))
-    if audio_scale is not None or autoencoder is not None:
-        pipeline = _adjusted(pipeline, audio_scale, autoencoder)
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    pipeline.model.to(chosen)
-    pipeline.codec.to(chosen)
-    return pipeline
-
-
-def shipped() -> list[str]:
-    """Names of the pipelines that come with the package."""
-    return sorted(p.name for p in SHIPPED.iterdir() if (p / "config.json").is_file()) if SHIPPED.is_dir() else []
-
-
-def _find(where: str) -> Path:
-    if where in shipped():
-        return SHIPPED / where
-    path = Path(where).expanduser()
-    if path.exists():
-        return path
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", where) and not where.startswith("."):
-        return _download(where)
-    names = f" or a shipped name ({', '.join(shipped())})" if shipped() else ""
-    raise InputError(f"there is nothing at {where}, and it is not a hub repo id (owner/name){names}")
-
-
-def _download(repo: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(repo, allow_patterns=["*.json", "*.safetensors", "vocoder/*", "codec/**"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(
-            f"there is no folder {repo}, and the hub repo {repo} could not be fetched: {str(error).splitlines()[0]}"
-        ) from error
-
-
-def _source(where: str | Path, path: Path) -> str:
-    return str(where) if str(where) != str(path) and not path.is_file() else str(path)
-
-
-def _load_ours(folder: Path) -> Pipeline:
-    values = read_json(folder / "config.json")
-    if values["format_version"] != FORMAT_VERSION:
-        raise InputError(
-            f"{folder} was written in format {values['format_version']}, this flowreel reads {FORMAT_VERSION}"
-        )
-    config = from_dict(PipelineConfig, values, "config.json")
-    model = build(config.model, config.shape, config.num_classes, config.trained.window)
-    try:
-        model.load_state_dict(plain(load_file(folder / "model.safetensors")))
-    except (FileNotFoundError, SafetensorError, RuntimeError) as error:
-        raise InputError(f"{folder}/model.safetensors can't be used: {str(error).splitlines()[0]}") from error
-    return Pipeline(model.eval(), Codec.load(folder / "codec", config.timing), config)
-
-
-def _load_published(published: Published) -> Pipeline:
-    config = published.config
-    model = build(config.model, config.shape, config.num_classes, config.trained.window)
-    try:
-        model.load_state_dict(published.state)
-    except RuntimeError as error:
-        raise InputError(
-            f"{config.source} does not hold a whole network: {str(error).splitlines()[-1].strip()}"
-        ) from error
-    vocoder = load_vocoder(published.vocoder) if published.vocoder else None
-    return Pipeline(model.eval(), Codec(config.codec, config.timing, vocoder=vocoder), config)
-
-
-def _adjusted(pipeline: Pipeline, audio_scale: float | None, autoencoder: str | None) -> Pipeline:
-    codec = pipeline.config.codec
-    if audio_scale is not None:
-        if codec.audio is None:
-            raise InputError("audio_scale was given, but this model makes no sound")
-        codec = replace(codec, audio=replace(codec.audio, scale=audio_scale))
-    if autoencoder is not None:
-        video = named_codec(autoencoder)[0].video
-        if video.channels != pipeline.config.shape.channels:
-            raise InputError(
-                f"the autoencoder {autoencoder} has {video.channels} latent channels, this model needs "
-                f"{pipeline.config.shape.channels}: give the one that it was trained with"
-            )
-        codec = replace(codec, video=video)
-    config = replace(pipeline.config, codec=codec)
-    return Pipeline(pipeline.model, pipeline.codec.with_config(codec), config)
