@@ -85,7 +85,9 @@ def test_heavy_rooms_are_imported_inside_functions_of_the_command_line() -> None
             continue
         for name, outside in imported(path):
             if outside and within(name, "flowreel") and not (file == "__main__.py" and within(name, "flowreel.cli")):
-                typing_only = file == "__init__.py" and within(name, "flowreel.media", "flowreel.pipeline", "flowreel.loading")
+                typing_only = file == "__init__.py" and within(
+                    name, "flowreel.media", "flowreel.pipeline", "flowreel.loading"
+                )
                 assert within(name, *light) or typing_only, f"{file} imports {name} at once"
             assert not (outside and name.split(".")[0] in ("torch", "numpy", "av", "diffusers")), f"{file}: {name}"
 

@@ -234,3 +234,15 @@ def test_a_repo_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(InputError, match="someone/none could not be fetched: no connection"):
         load("someone/none")
+
+
+@pytest.mark.parametrize("blocks", [(6,), (1,)])
+def test_nothing_beyond_the_asked_length_is_sampled(blocks: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = tiny_pipeline(blocks=blocks, contexts=(0,))
+    calls = []
+    run = type(pipe.model).run
+    monkeypatch.setattr(type(pipe.model), "run", lambda self, x, plan: calls.append(1) or run(self, x, plan))
+    clip = pipe.generate(seconds=0.6, steps=3)
+    assert len(clip.frames) == 6
+    warm_up = 3 * 6 // blocks[0]
+    assert len(calls) == warm_up + 3 * (6 // blocks[0] - 1)

@@ -234,18 +234,28 @@ class Generation(Iterator[list[Clip]]):
         """One chunk per sample; picture and sound of a chunk last equally long."""
         chunks: list[Clip] = []
         while not chunks:
-            chunks = self._decoder.push(next(self._latents))
-            self._turns += 1
+            chunks = self._decoder.push(self._block())
         return self._finished(chunks)
 
-    def finish(self) -> list[Clip]:
-        """Stop, and give the frames that still waited for their sound to be final (may be none)."""
+    def until(self, frames: int) -> Iterator[list[Clip]]:
+        """The chunks of exactly ``frames`` frames; used up afterwards. Nothing beyond them is sampled."""
+        while frames > 0:
+            block = self._block()
+            frames, length = frames - self._settings.block, min(frames, self._settings.block)
+            chunks = self._decoder.push({k: v[:, :length] for k, v in block.items()})
+            if chunks:
+                yield self._finished(chunks)
         self._latents.close()
-        return self._finished(self._decoder.finish())
+        rest = self._decoder.finish()
+        if rest:
+            yield self._finished(rest)
+
+    def _block(self) -> Latents:
+        block = next(self._latents)
+        self._turns += 1
+        return block
 
     def _finished(self, chunks: list[Clip]) -> list[Clip]:
-        if not chunks:
-            return []
         names = self._names(len(chunks))
         named = [replace(chunk, label=name) for chunk, name in zip(chunks, names, strict=True)]
         done = [self._given.put_back(chunk, self._made) for chunk in named]

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from flowreel.checkpoint import replacing, write_json
 from flowreel.codec import Codec
-from flowreel.config import PipelineConfig, Timing, to_dict
+from flowreel.config import PipelineConfig, to_dict
 from flowreel.convert import plain
 from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed
@@ -144,8 +144,7 @@ class Pipeline:
         """
         given = given or Given()
         frames = self._frames(seconds, given)
-        generation = self._generation(labels, seeds, Settings(**settings), given, frames)
-        return _first(generation, frames, self.codec.timing)
+        return self._generation(labels, seeds, Settings(**settings), given, frames).until(frames)
 
     def at(self, fps: float) -> Pipeline:
         """The same pipeline at another frame rate; shares the weights.
@@ -236,19 +235,3 @@ class Pipeline:
             return None
         generator = torch.Generator().manual_seed(sample_seed(seed, _LABELS))
         return self.classes[int(torch.randint(len(self.classes), (1,), generator=generator))]
-
-
-def _first(generation: Generation, frames: int, timing: Timing) -> Iterator[list[Clip]]:
-    """Chunks of the first ``frames`` frames, the last one cut."""
-    while frames > 0:
-        chunks = next(generation)
-        length = len(chunks[0].frames)
-        if length > frames:
-            samples = timing.samples(frames)
-            chunks = [replace(c, frames=c.frames[:frames], audio=_cut(c.audio, samples)) for c in chunks]
-        yield chunks
-        frames -= length
-
-
-def _cut(audio: Any, samples: int) -> Any:
-    return None if audio is None else audio[:samples]
