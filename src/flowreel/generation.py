@@ -302,7 +302,7 @@ class Generation(Iterator[list[Clip]]):
         def followed(x: Latents, t: Times, t_next: Times) -> Latents:
             start, frames = self._start, x["video"].shape[1]
             window, _ = self._given.window(start, frames)
-            known = {k: window[k].expand_as(x[k]) for k in self._known_noise}
+            known = {k: window[k].to(x[k]).expand_as(x[k]) for k in self._known_noise}
             noise = {k: v[:, start : start + frames] for k, v in self._known_noise.items()}
             return gradient(through, None, known, noise, self._settings.gradient_scale)(x, t, t_next)
 
