@@ -5,9 +5,13 @@ out="${DEMO:-demo}"
 here="$(dirname "$0")"
 
 echo "== 48 small clips with sound: $out/clips"
-[ -d "$out/clips" ] || python "$here/make_clips.py" "$out/clips"
+if [ ! -d "$out/clips" ]; then
+  rm -rf "$out/clips.part"
+  python "$here/make_clips.py" "$out/clips.part"
+  mv "$out/clips.part" "$out/clips"
+fi
 echo "== clips to latents: $out/data (fits a small autoencoder first)"
-flowreel prepare "$out/clips" "$out/data" --size 32 --codec_steps 300
+flowreel prepare "$out/clips" "$out/data" --size 32 --codec_steps 600
 echo "== train: $out/run"
 flowreel train "$out/data" "$out/run" --preset laptop-joint --batch 8 --optim.lr 1e-3 --steps 500 --save 250 --preview 0 --log 50
 echo "== generate"

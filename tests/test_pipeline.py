@@ -246,3 +246,71 @@ def test_nothing_beyond_the_asked_length_is_sampled(blocks: tuple[int, ...], mon
     assert len(clip.frames) == 6
     warm_up = 3 * 6 // blocks[0]
     assert len(calls) == warm_up + 3 * (6 // blocks[0] - 1)
+
+
+@pytest.mark.filterwarnings("ignore:history and a stream")
+def test_a_prefix_and_a_sound_that_is_followed_by_the_gradient() -> None:
+    pipe = tiny_pipeline(roles=("joint", "context"))
+    given = pipe.generate(seconds=1.0, seed=9)
+    clip = pipe.generate(prefix=given, audio=given, seed=1, label=0)
+    np.testing.assert_array_equal(clip.audio, given.audio)
+    assert len(clip.frames) == 10
+    assert not np.array_equal(clip.frames[:2], given.frames[-2:])  # history is not yielded again
+
+
+def test_a_stream_that_follows_by_the_gradient_ends_with_what_it_follows() -> None:
+    pipe = tiny_pipeline(roles=("joint",), contexts=(0,))
+    given = pipe.generate(seconds=0.9, seed=9)
+    rolled = Clip.join(pipe.stream(audio=given, seed=1))
+    np.testing.assert_array_equal(rolled.audio, given.audio)
+    held = tiny_pipeline().stream(audio=given, seed=1)
+    assert sum(len(next(held).frames) for _ in range(3)) > 0
+
+
+def test_steps_belong_to_the_smallest_trained_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = tiny_pipeline(blocks=(1, 3), contexts=(0,))
+    calls: list[int] = []
+    run = type(pipe.model).run
+    monkeypatch.setattr(type(pipe.model), "run", lambda self, x, plan: calls.append(1) or run(self, x, plan))
+    for block, turns in ((1, 6), (3, 2)):
+        calls.clear()
+        pipe.generate(seconds=0.1, block=block)
+        assert len(calls) == 2 * block * turns
+
+
+def test_untrained_values_are_warned_about() -> None:
+    pipe = tiny_pipeline(contexts=(2,), roles=("context",))
+    with pytest.warns(UserWarning, match="context of 0 frames"):
+        pipe.generate(seconds=0.2)
+    given = tiny_pipeline().generate(seconds=0.5)
+    with pytest.warns(UserWarning, match="ends after"):
+        tiny_pipeline().generate(audio=given, seconds=2)
+    clips = tiny_pipeline(
+        kind="flowfield", sound=False, positions="sincos", blocks=(6,), contexts=(0,), roles=("joint",)
+    )
+    with pytest.raises(InputError, match="at most"):
+        clips.generate(seconds=60)
+
+
+def test_devices_and_saving_onto_a_file_are_refused(pipe: Pipeline, tmp_path: Path) -> None:
+    folder = pipe.save(tmp_path / "pipe")
+    with pytest.raises(InputError, match="can't be used here"):
+        load(folder, device="abacus")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        pipe.save(tmp_path / "file")
+    (folder / "config.json").write_text(json.dumps({"format_version": 1}))
+    with pytest.raises(InputError, match="incomplete"):
+        load(folder)
+
+
+def test_another_autoencoder_is_used_and_copied(pipe: Pipeline, tmp_path: Path) -> None:
+    other = tiny_pipeline()
+    with torch.no_grad():
+        for parameter in other.codec.video.module.parameters():
+            parameter.mul_(0.5)
+    other.codec.save(tmp_path / "codec")
+    folder = pipe.save(tmp_path / "pipe")
+    changed = load(folder, autoencoder=str(tmp_path / "codec"))
+    assert not np.array_equal(changed.generate(seconds=0.3).frames, load(folder).generate(seconds=0.3).frames)
+    same(load(changed.save(tmp_path / "again")).generate(seconds=0.3), changed.generate(seconds=0.3))

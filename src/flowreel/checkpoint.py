@@ -129,7 +129,10 @@ def mark_exported(run: Path, step: int) -> None:
 def exported(run: Path) -> int | None:
     """The step that the files in the root of ``run`` are of, None where nothing was exported."""
     path = run / FOLDER / EXPORTED
-    return read_json(path).get("step") if path.exists() else None
+    try:
+        return read_json(path).get("step") if path.exists() else None
+    except InputError:  # a damaged note: export again
+        return None
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import re
 import sys
 import typing
@@ -26,7 +27,8 @@ Report = Callable[[str], None]
 
 
 def _print(line: str) -> None:
-    print(line, flush=True)
+    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        print(line, flush=True)
 
 
 def prepare(clips: str, out: str, config: PrepareConfig | None = None, report: Report = _print) -> dict[str, Any]:
@@ -113,10 +115,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"flowreel {__version__}")
         return 0
     warnings.showwarning = _show_warning
+    # threads that wait by spinning make a busy machine ten times slower; read when torch is first imported
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         return _run(arguments[0], arguments[1:])
     except InputError as error:
         print(f"flowreel: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        print(f"flowreel: {error.strerror or error}{where}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("flowreel: interrupted", file=sys.stderr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -68,6 +69,7 @@ class Timing:
 
     def frames(self, seconds: float) -> int:
         """The number of video frames nearest to ``seconds``, at least 1."""
+        _check(math.isfinite(seconds), f"seconds must be a number, not {seconds}")
         return max(1, round(seconds * self.fps))
 
     def seconds(self, frames: int) -> float:
@@ -76,9 +78,6 @@ class Timing:
     def samples(self, frames: int) -> int:
         """Audio samples that ``frames`` video frames last."""
         return frames * self.mel_steps * self.hop
-
-    def without_audio(self) -> Timing:
-        return Timing(self.fps, 0, 0)
 
 
 # --- codec --------------------------------------------------------------------------------------------------------
@@ -99,6 +98,19 @@ class MelConfig:
     floor: float = 1e-5
     ceiling: float = 200.0
 
+    def __post_init__(self) -> None:
+        for name in ("sample_rate", "n_fft", "win_length", "hop", "bins"):
+            _check(getattr(self, name) >= 1, f"mel.{name} must be at least 1, not {getattr(self, name)}")
+        _check(
+            self.hop <= self.win_length <= self.n_fft,
+            f"mel needs hop <= win_length <= n_fft, not {self.hop}, {self.win_length}, {self.n_fft}",
+        )
+        _check(
+            0 <= self.fmin < self.fmax <= self.sample_rate / 2,
+            f"mel needs 0 <= fmin < fmax <= half the sample rate {self.sample_rate}, not {self.fmin}, {self.fmax}",
+        )
+        _check(0 < self.floor < self.ceiling, f"mel needs 0 < floor < ceiling, not {self.floor}, {self.ceiling}")
+
 
 VideoKind = Literal["tiny", "AutoencoderKL", "AutoencoderDC", "AutoencoderTiny"]
 
@@ -108,7 +120,8 @@ class VideoCodecConfig:
     """Which autoencoder turns frames into latents, and how stored latents become model latents.
 
     ``source`` is a hub id or a path for the diffusers kinds (loaded at first use), "" for weights that lie in the
-    codec's own folder. ``model = (stored - shift) * scale``, per channel.
+    codec's own folder. ``model = (stored - shift) * scale``, per channel. ``fit`` is how pictures were brought to
+    size, for those that are given when sampling.
     """
 
     kind: VideoKind = "tiny"
@@ -120,18 +133,21 @@ class VideoCodecConfig:
     posterior: Literal["mean", "sample"] = "mean"
     shift: tuple[float, ...] = (0.0,)
     scale: tuple[float, ...] = (1.0,)
+    fit: Literal["crop", "letterbox", "stretch"] = "crop"
 
 
 @dataclass(frozen=True)
 class AudioCodecConfig:
     """How sound becomes stored log-mel and model latents: ``model = (unit(log_mel) - shift) * scale`` where ``unit``
-    maps [log floor, log ceiling] to [-1, 1]. ``vocoder`` "" inverts with Griffin-Lim, "hifigan" takes the weights in
+    maps [log floor, log ceiling] to [-1, 1]. ``peak`` and ``channel`` are how the sound was brought to one level and
+    one channel. ``vocoder`` "" inverts with Griffin-Lim, "hifigan" takes the weights in
     the codec's folder. ``scale`` 0 means unknown: published checkpoints don't carry it (see ``flowreel.load``)."""
 
     mel: MelConfig = field(default_factory=MelConfig)
     shift: float = 0.0
     scale: float = 1.0
     peak: float = 0.0
+    channel: Literal["mean", "first"] = "mean"
     vocoder: Literal["", "hifigan"] = ""
 
 
@@ -253,6 +269,10 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         _check(0 <= self.warmup <= 1, f"objective.warmup must be in [0, 1], not {self.warmup}")
+        known = {"progress": ("uniform", "logit_normal"), "weight": ("none", "logit_normal")}
+        for name, options in known.items():
+            value = getattr(self, name)
+            _check(value in options, f"objective.{name} must be {' or '.join(options)}, not {value!r}")
         _check(
             bool(self.blocks) and min(self.blocks) >= 1,
             f"objective.blocks must list whole numbers from 1, not {self.blocks}",
@@ -290,6 +310,14 @@ class OptimConfig:
     final: float = 0.1
     clip: float = 1.0
     accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        _check(self.lr > 0, f"optim.lr must be above 0, not {self.lr}")
+        for name in ("beta1", "beta2"):
+            _check(0 <= getattr(self, name) < 1, f"optim.{name} must be in [0, 1), not {getattr(self, name)}")
+        for name in ("eps", "weight_decay", "warmup", "clip"):
+            _check(getattr(self, name) >= 0, f"optim.{name} must be 0 or more, not {getattr(self, name)}")
+        _check(0 <= self.final <= 1, f"optim.final must be in [0, 1], not {self.final}")
 
 
 @dataclass(frozen=True)
@@ -356,10 +384,10 @@ class CodecTrainConfig(LoopConfig):
     """A run of ``flowreel train-codec``: our small autoencoder on single frames. ``frames`` is how many, drawn evenly
     from the clips, are held in memory."""
 
-    steps: int = 800
-    batch: int = 16
-    save: int = 200
-    preview: int = 200
+    steps: int = 1200
+    batch: int = 8
+    save: int = 300
+    preview: int = 300
     size: int = 64
     fps: float = 10.0
     frames: int = 4000
@@ -367,7 +395,7 @@ class CodecTrainConfig(LoopConfig):
     width: int = 32
     kl: float = 1e-4
     fit: Literal["crop", "letterbox", "stretch"] = "crop"
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-3, warmup=20, schedule="cosine"))
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-3, beta2=0.95, warmup=50, schedule="cosine"))
     ema: EMAConfig = field(default_factory=lambda: EMAConfig(kind="fixed", decay=0.99))
 
 
@@ -395,7 +423,7 @@ class PrepareConfig:
     batch: int = 32
     seed: int = 0
     mel: MelConfig = field(default_factory=MelConfig)
-    codec_steps: int = 800
+    codec_steps: int = 1200
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -502,7 +530,11 @@ def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
         raise InputError(
             f"{where or cls.__name__}: unknown key(s) {', '.join(unknown)}; known are {', '.join(sorted(known))}"
         )
-    return cls(**{name: _convert(hints[name], value, f"{where}.{name}".lstrip(".")) for name, value in values.items()})
+    converted = {name: _convert(hints[name], value, f"{where}.{name}".lstrip(".")) for name, value in values.items()}
+    try:
+        return cls(**converted)
+    except TypeError as error:
+        raise InputError(f"{where or cls.__name__} is incomplete or has values of a wrong type: {error}") from error
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

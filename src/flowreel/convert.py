@@ -13,7 +13,7 @@ import pickle
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -252,11 +252,12 @@ def _rflav(state: Mapping[str, Tensor], config: Mapping[str, Any], source: str, 
         shape=LatentShape(channels, size, size, state["a_embedder.weight"].shape[1], mel_steps, timing.fps),
         timing=timing,
         codec=CodecConfig(
-            video=autoencoder_for(channels),
+            video=replace(autoencoder_for(channels), fit="letterbox"),
             audio=AudioCodecConfig(
                 mel=type(mel)(bins=state["a_embedder.weight"].shape[1]),
                 scale=scale,
                 peak=0.95,
+                channel="first",
                 vocoder="hifigan" if (vocoder / "config.json").is_file() else "",
             ),
         ),
@@ -342,8 +343,8 @@ def read_generativeflow(path: Path) -> Published:
         trained=Trained(window=window, blocks=(window,)),
         steps=30,
         solver="heun",
-        guidance=4.0,
-        source=str(path),
+        guidance=4.0 if float(arguments.get("label_dropout", 0.1)) > 0 else 1.0,
+        source=path.name,
     )
     return Published(pipeline, rename(state, FLOWFIELD_KEYS))
 

@@ -53,7 +53,8 @@ def choose_codec(clips: Path, training: Path, config: PrepareConfig, timing: Tim
         _check_size(config, VideoCodecConfig().factor)
         folder = _fit(clips, training, config, report)
         given = Codec.load(folder).config
-    video = replace(given.video, posterior=config.posterior)
+    fit = "crop" if config.fit == "random" else config.fit
+    video = replace(given.video, posterior=config.posterior, fit=fit)
     audio = _audio(given.audio, config, report) if timing.has_audio else None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Codec(CodecConfig(video, audio), timing, folder, device=device)
@@ -119,7 +120,7 @@ def _audio(given: AudioCodecConfig | None, config: PrepareConfig, report: Report
     if given is not None and vocoder and given.mel != config.mel:
         report("the codec's vocoder was made for another log-mel (see --mel): sound will be decoded by Griffin-Lim")
         vocoder = ""
-    return AudioCodecConfig(mel=config.mel, peak=config.peak, vocoder=vocoder)
+    return AudioCodecConfig(mel=config.mel, peak=config.peak, channel=config.channel, vocoder=vocoder)
 
 
 def _check_size(config: PrepareConfig, factor: int) -> None:

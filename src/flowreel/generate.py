@@ -17,6 +17,7 @@ from flowreel.config import GenerateConfig
 from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed
 from flowreel.generation import Settings
+from flowreel.given import Given
 from flowreel.loading import load
 from flowreel.media import Clip, Writer
 from flowreel.pipeline import Pipeline
@@ -38,6 +39,7 @@ class Job:
     k: int
     given: dict[str, Path]
     stem: str
+    from_folder: bool = False
 
 
 def generate(pipe: str | Path | Pipeline, config: GenerateConfig, report: Report) -> list[Path]:
@@ -53,8 +55,17 @@ def generate(pipe: str | Path | Pipeline, config: GenerateConfig, report: Report
     single = _single(Path(config.out), len(jobs))
     pipeline = pipe if isinstance(pipe, Pipeline) else _load(pipe, config)
     made: list[Path] = []
+    read: tuple[dict[str, Path], Given] | None = None
     for batch in _batches(jobs, config.batch):
-        given = pipeline.given(**batch[0].given)
+        if read is None or read[0] != batch[0].given:
+            try:
+                read = batch[0].given, pipeline.given(**batch[0].given, context=config.context, seconds=config.seconds)
+            except InputError as error:
+                if not batch[0].from_folder:
+                    raise
+                report(f"skipped {batch[0].stem}: {error}")
+                continue
+        given = read[1]
         seeds = [sample_seed(config.seed, job.k) for job in batch]
         names = [pipeline.class_name(config.label, seed) for seed in seeds]
         chunks = pipeline.clips(names, seeds, seconds=config.seconds, given=given, **_settings(config))
@@ -63,6 +74,8 @@ def generate(pipe: str | Path | Pipeline, config: GenerateConfig, report: Report
             for job, n in zip(batch, names, strict=True)
         ]
         made += _write(chunks, paths, [f"seed {config.seed} sample {job.k}" for job in batch], report)
+    if not made:
+        raise InputError("nothing was made: the reasons are in the lines above")
     return made
 
 
@@ -108,6 +121,7 @@ def _jobs(config: GenerateConfig) -> list[Job]:
             i * config.count + k,
             {**files, folder[0]: path},
             f"{i:05d}-{path.stem}" + (f"-{k:03d}" if config.count > 1 else ""),
+            from_folder=True,
         )
         for i, path in enumerate(folder[1])
         for k in range(config.count)

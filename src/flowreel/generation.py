@@ -28,6 +28,8 @@ from flowreel.media import Clip
 from flowreel.models import Network, Remembered
 
 SOLVERS = {"euler": euler, "heun": heun}
+LONGEST_CLIP = 4
+"""Of models that make clips: the longest one, in trained windows."""
 GRADIENT_SCALE = 25.0
 """R-FLAV's published scale, 100 with a mean that runs over its batch of 4, per sample."""
 _KNOWN_NOISE = 0x4B4E4F57
@@ -89,6 +91,11 @@ def resolve(settings: Settings, config: PipelineConfig, given: Given, frames: in
     trained = config.trained
     clips = makes_clips(config)
     whole = frames if clips and settings.block is None else None
+    if whole is not None and whole > LONGEST_CLIP * trained.window:
+        raise InputError(
+            f"a clip of {whole} frames was asked for, but this model makes clips of {trained.window} and can't roll: "
+            f"ask for at most {LONGEST_CLIP * trained.window / config.timing.fps:g} s"
+        )
     window = _first(settings.window, whole, trained.window)
     block = _first(settings.block, window if clips else min(trained.blocks))
     context = _first(settings.context, given.prefix)
@@ -98,7 +105,8 @@ def resolve(settings: Settings, config: PipelineConfig, given: Given, frames: in
         blocks(window, block, context)
     except ValueError as error:
         raise InputError(str(error)) from error
-    steps = _first(settings.steps, config.steps)
+    usual = config.steps if clips else max(1, round(config.steps * block / min(trained.blocks)))
+    steps = _first(settings.steps, usual)
     if steps < 1:
         raise InputError(f"steps must be at least 1, not {steps}")
     guidance = _first(settings.guidance, config.guidance)
@@ -107,6 +115,8 @@ def resolve(settings: Settings, config: PipelineConfig, given: Given, frames: in
     if solver not in SOLVERS:
         raise InputError(f"no solver is called {solver!r}: choose {' or '.join(SOLVERS)}")
     _warn_untrained(window, block, context, config)
+    if given.prefix and given.streams:
+        warnings.warn("history and a stream are given together: no role of training shows a model that", stacklevel=3)
     method = _method(settings, config, given)
     return Resolved(guidance, steps, solver, block, context, window, method, settings.gradient_scale)
 
@@ -122,7 +132,7 @@ def _warn_untrained(window: int, block: int, context: int, config: PipelineConfi
         warnings.warn(f"a window of {window} frames: the model was trained with {trained.window}", stacklevel=4)
     if block not in trained.blocks and not (clips and block == window):
         warnings.warn(f"blocks of {block} frames: the model was trained with {_list(trained.blocks)}", stacklevel=4)
-    if context not in (0, *trained.contexts):
+    if context not in trained.contexts:
         warnings.warn(
             f"a context of {context} frames: the model was trained with {_list(trained.contexts)}", stacklevel=4
         )
@@ -200,6 +210,7 @@ class Generation(Iterator[list[Clip]]):
         self._model = Remembered(model, entries=settings.steps + 2)
         self._turns = 0
         self._made = 0
+        self._rest: Iterator[list[Clip]] | None = None
         device = next(model.parameters()).device
         shapes = config.shape.streams
         self._known_noise = self._store_noise(seeds, device) if settings.method == "gradient" else {}
@@ -231,7 +242,14 @@ class Generation(Iterator[list[Clip]]):
         self._velocity = self._bind()
 
     def __next__(self) -> list[Clip]:
-        """One chunk per sample; picture and sound of a chunk last equally long."""
+        """One chunk per sample; picture and sound of a chunk last equally long.
+
+        A stream that is followed by the gradient ends the generation where it ends; one that is held is generated on.
+        """
+        if self._settings.method == "gradient" and self._rest is None:
+            self._rest = self.until(self._given.length or 0)
+        if self._rest is not None:
+            return next(self._rest)
         chunks: list[Clip] = []
         while not chunks:
             chunks = self._decoder.push(self._block())
@@ -285,7 +303,9 @@ class Generation(Iterator[list[Clip]]):
 
         def condition(start: int, frames: int) -> tuple[Latents, dict[str, Tensor]]:
             latents, masks = self._given.window(start, frames)
-            held = [k for k in latents if k not in followed]
+            for k in followed:  # their history alone is held
+                masks[k] = masks[k] & (torch.arange(start, start + frames, device=masks[k].device) < self._given.prefix)
+            held = list(latents)
             expanded = {k: latents[k].expand(batch, *latents[k].shape[1:]) for k in held}
             return expanded, {k: masks[k].expand(batch, -1) for k in held}
 

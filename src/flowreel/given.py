@@ -37,7 +37,6 @@ class Given:
     prefix: int = 0
     frames: np.ndarray | None = None
     audio: np.ndarray | None = None
-    fps: float = 10.0
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -83,11 +82,13 @@ def give(
     audio: Media | None = None,
     video: Media | None = None,
     prefix: Media | None = None,
+    seconds: float | None = None,
 ) -> Given:
     """Read and encode what was given.
 
     Args:
         shape: of the model's latents.
+        seconds: how much of a given sound or picture is wanted; None for all.
         context: frames of history that the model takes; 0 if it was not trained with any.
 
     Raises:
@@ -100,23 +101,22 @@ def give(
         raise InputError("both a sound and a picture were given, so nothing is left to generate: give one of them")
     if prefix is not None and not context:
         raise InputError("a clip to go on from was given, but this model was trained without context: it can't use one")
-    timing = codec.timing
     known: dict[str, list[Tensor]] = {}
     frames = sound = None
     if prefix is not None:
         for k, v in _history(codec, shape, size, prefix, context).items():
             known.setdefault(k, []).append(v)
     if audio is not None:
-        sound = _sound(codec, audio)
+        sound = _sound(codec, audio, seconds)
         known.setdefault("audio", []).append(codec.to_model({"audio": codec.encode_audio(sound)})["audio"])
     if video is not None:
-        frames = _read(codec, size, video, sound=False).frames
+        frames = _read(codec, size, video, seconds=seconds, sound=False).frames
         known.setdefault("video", []).append(codec.to_model({"video": codec.encode_video(frames)})["video"])
     latents = {k: torch.cat(v) for k, v in known.items()}
-    return Given(latents, context if prefix is not None else 0, frames, sound, timing.fps)
+    return Given(latents, context if prefix is not None else 0, frames, sound)
 
 
-def _sound(codec: Codec, media: Media) -> np.ndarray:
+def _sound(codec: Codec, media: Media, seconds: float | None) -> np.ndarray:
     """The sound of a clip or file, (S,) float32, cut to whole video frames."""
     timing = codec.timing
     if isinstance(media, Clip):
@@ -125,19 +125,36 @@ def _sound(codec: Codec, media: Media) -> np.ndarray:
             raise InputError(f"the clip given as audio has {what}; this model needs {timing.sample_rate} Hz")
         sound = media.audio
     else:
-        sound = read_sound(media, sample_rate=timing.sample_rate)
+        sound = read_sound(media, timing.sample_rate, codec.config.audio.channel if codec.config.audio else "mean")
     whole = len(sound) // timing.samples(1)
+    whole = whole if seconds is None else min(whole, timing.frames(seconds))
     if whole == 0:
         raise InputError(f"the given sound lasts {len(sound) / timing.sample_rate:.3f} s, less than one video frame")
     return sound[: timing.samples(whole)]
 
 
-def _read(codec: Codec, size: tuple[int, int], media: Media, start: float = 0.0, sound: bool = True) -> Clip:
+def _read(
+    codec: Codec,
+    size: tuple[int, int],
+    media: Media,
+    start: float = 0.0,
+    seconds: float | None = None,
+    sound: bool = True,
+) -> Clip:
+    """A file as the training data was read, or a clip that is checked to fit."""
     timing = codec.timing
     if not isinstance(media, Clip):
-        sound = sound and timing.has_audio
-        rate = timing.sample_rate or 16000
-        return Clip.read(media, fps=timing.fps, sample_rate=rate, size=size, start=start, audio=sound)
+        return Clip.read(
+            media,
+            fps=timing.fps,
+            sample_rate=timing.sample_rate or 16000,
+            size=size,
+            fit=codec.config.video.fit,
+            start=start,
+            seconds=seconds,
+            channel=codec.config.audio.channel if codec.config.audio else "mean",
+            audio=sound and timing.has_audio,
+        )
     height, width = media.frames.shape[1:3]
     if (height, width) != size or abs(media.fps - timing.fps) > 1e-6:
         raise InputError(
@@ -150,7 +167,10 @@ def _read(codec: Codec, size: tuple[int, int], media: Media, start: float = 0.0,
 def _history(codec: Codec, shape: LatentShape, size: tuple[int, int], media: Media, context: int) -> Latents:
     """The last ``context`` frames of a clip, in model space. A little more is read, for the spectrogram's window."""
     timing = codec.timing
-    start = 0.0 if isinstance(media, Clip) else max(0.0, probe(media).seconds - timing.seconds(context + 8))
+    start = 0.0
+    levelled = codec.config.audio is not None and codec.config.audio.peak > 0
+    if not isinstance(media, Clip) and not levelled:  # the level that training brought clips to is of the whole clip
+        start = max(0.0, probe(media).seconds - timing.seconds(context + 8))
     clip = _read(codec, size, media, start)
     if len(clip.frames) < context:
         raise InputError(

@@ -55,10 +55,19 @@ def load(
     pipeline = _load_ours(path) if ours else _load_published(read_published(path, source=_source(where, path)))
     if audio_scale is not None or autoencoder is not None:
         pipeline = _adjusted(pipeline, audio_scale, autoencoder)
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    chosen = _device(device)
     pipeline.model.to(chosen)
     pipeline.codec.to(chosen)
     return pipeline
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"device {device!r} can't be used here: {str(error).splitlines()[0]}") from error
+    return chosen
 
 
 def shipped() -> list[str]:
@@ -91,7 +100,7 @@ def _download(repo: str) -> Path:
 
 
 def _source(where: str | Path, path: Path) -> str:
-    return str(where) if str(where) != str(path) and not path.is_file() else str(path)
+    return str(where) if str(where) != str(path) and not path.is_file() else path.name
 
 
 def _load_ours(folder: Path) -> Pipeline:
@@ -123,21 +132,28 @@ def _load_published(published: Published) -> Pipeline:
 
 
 def _adjusted(pipeline: Pipeline, audio_scale: float | None, autoencoder: str | None) -> Pipeline:
-    codec = pipeline.config.codec
+    codec, folder = pipeline.config.codec, None
     if audio_scale is not None:
         if codec.audio is None:
             raise InputError("audio_scale was given, but this model makes no sound")
         codec = replace(codec, audio=replace(codec.audio, scale=audio_scale))
     if autoencoder is not None:
-        video = named_codec(autoencoder)[0].video
+        named, folder = named_codec(autoencoder)
+        video = named.video
         if video.channels != pipeline.config.shape.channels:
             raise InputError(
                 f"the autoencoder {autoencoder} has {video.channels} latent channels, this model needs "
                 f"{pipeline.config.shape.channels}: give the one that it was trained with"
             )
-        codec = replace(codec, video=video)
+        if (codec.video.source == "" and codec.video.kind == "tiny") or len(codec.video.scale) > 1:
+            video = replace(video, shift=codec.video.shift, scale=codec.video.scale)  # measured on the training data
+        codec = replace(codec, video=replace(video, fit=codec.video.fit))
     config = replace(pipeline.config, codec=codec)
-    return Pipeline(pipeline.model, pipeline.codec.with_config(codec), config)
+    changed = pipeline.codec.with_config(codec)
+    if folder is not None:
+        vocoder = changed.vocoder if codec.audio is not None else None
+        changed = Codec(codec, config.timing, folder, vocoder=vocoder)
+    return Pipeline(pipeline.model, changed, config)
 
 
 def convert(src: str | Path, out: Path, config: LoadConfig, report: Callable[[str], None]) -> Path:

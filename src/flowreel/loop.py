@@ -104,14 +104,14 @@ def fit(task: Task, run: Path, config: LoopConfig, report: Report) -> Path:
                 if saving or step % config.log == 0:
                     journal.row(lr, shown=last or step % config.log == 0)
 
-                # preview
-                if config.preview and (step == config.steps or step % config.preview == 0):
-                    session.preview(step)
-
                 # save
                 if saving:
                     session.save(step, journal.seconds)
                     journal.draw()
+
+                # preview
+                if config.preview and (step == config.steps or step % config.preview == 0):
+                    session.preview(step)
 
             # stop?
             if last:

@@ -6,6 +6,7 @@ The folder holds ``config.json``, ``model.safetensors`` and ``codec/``. A clip i
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -96,7 +97,7 @@ class Pipeline:
             InputError: something that can't be done with this model.
         """
         pipeline = self if fps is None else self.at(fps)
-        given = pipeline.given(audio, video, prefix)
+        given = pipeline.given(audio, video, prefix, settings.get("context"), seconds)
         chunks = pipeline.clips([label], [sample_seed(seed, 0)], seconds=seconds, given=given, **settings)
         return Clip.join(chunk[0] for chunk in chunks)
 
@@ -113,7 +114,8 @@ class Pipeline:
     ) -> Stream:
         """Roll on for ever: an iterator of chunks (:class:`Clip`) of constant memory, with ``.steer()``.
 
-        Arguments as in :meth:`generate`. Where a given sound or picture ends, its stream is generated like the other.
+        Arguments as in :meth:`generate`. Where a given sound or picture ends, its stream is generated like the other
+        (with ``method="gradient"`` everything ends there).
 
         Raises:
             InputError: the model makes clips of a fixed length, or something that it can't do.
@@ -121,7 +123,7 @@ class Pipeline:
         pipeline = self if fps is None else self.at(fps)
         if makes_clips(pipeline.config) and settings.get("block") is None:
             raise InputError("this model makes clips of a fixed length and can't roll: use generate()")
-        given = pipeline.given(audio, video, prefix)
+        given = pipeline.given(audio, video, prefix, settings.get("context"))
         return Stream(pipeline._generation([label], [sample_seed(seed, 0)], Settings(**settings), given))
 
     def clips(
@@ -164,14 +166,20 @@ class Pipeline:
         codec = self.codec.at(timing)
         return Pipeline(model, codec, replace(self.config, timing=timing, shape=shape))
 
-    def save(self, folder: str | Path) -> Path:
-        """Write ``config.json``, ``model.safetensors`` and ``codec/``, each file whole or not at all."""
+    def save(self, folder: str | Path, whole: bool = True) -> Path:
+        """Write ``config.json``, ``model.safetensors`` and ``codec/``, each file whole or not at all.
+
+        An autoencoder that was given as a path is copied into the folder if ``whole``, else named by its path; one from
+        the hub is named by its id.
+        """
         folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file: give a folder to save the pipeline in")
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in plain(self.model.state_dict()).items()}
         with replacing(folder) as aside:
-            self.codec.save(aside / "codec")
+            codec = self.codec.save(aside / "codec", whole)
             save_file(weights, aside / "model.safetensors", {"format": "pt"})
-            write_json(aside / "config.json", to_dict(replace(self.config, codec=self.codec.config)))
+            write_json(aside / "config.json", to_dict(replace(self.config, codec=codec.config)))
         return folder
 
     def push_to_hub(self, repo: str, *, private: bool = False, token: str | None = None) -> str:
@@ -187,17 +195,33 @@ class Pipeline:
             api.upload_folder(repo_id=repo, folder_path=folder)
         return str(address)
 
-    def given(self, audio: Media | None = None, video: Media | None = None, prefix: Media | None = None) -> Given:
+    def given(
+        self,
+        audio: Media | None = None,
+        video: Media | None = None,
+        prefix: Media | None = None,
+        context: int | None = None,
+        seconds: float | None = None,
+    ) -> Given:
         """What a person gives to a generation, read and encoded: see :func:`flowreel.given.give`."""
-        context = max(self.config.trained.contexts, default=0)
-        return give(self.codec, self.config.shape, context=context, audio=audio, video=video, prefix=prefix)
+        if context is None:
+            context = max(self.config.trained.contexts, default=0)
+        return give(
+            self.codec, self.config.shape, context=context, audio=audio, video=video, prefix=prefix, seconds=seconds
+        )
 
     def _frames(self, seconds: float | None, given: Given) -> int:
         timing, limit = self.config.timing, given.length
         if seconds is not None:
             if seconds <= 0:
                 raise InputError(f"seconds must be above 0, not {seconds:g}")
-            return min(timing.frames(seconds), limit or timing.frames(seconds))
+            frames = timing.frames(seconds)
+            if limit and limit < frames:
+                warnings.warn(
+                    f"{seconds:g} s were asked for, but what is given ends after {timing.seconds(limit):g} s",
+                    stacklevel=4,
+                )
+            return min(frames, limit or frames)
         if limit:
             return limit
         return self.config.trained.window if makes_clips(self.config) else timing.frames(DEFAULT_SECONDS)

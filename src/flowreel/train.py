@@ -115,7 +115,7 @@ class FlowTask:
             clip.save(folder / f"{name}.png")
 
     def export(self, module: nn.Module, folder: Path, step: int) -> None:
-        self._pipeline(module, step).save(folder)
+        self._pipeline(module, step).save(folder, whole=False)
 
     def _pipeline(self, module: nn.Module, step: int) -> Pipeline:
         settings, window = self.config.objective, self.config.data.window
@@ -128,7 +128,7 @@ class FlowTask:
             codec=self.dataset.codec_config,
             classes=self.dataset.classes,
             trained=Trained(window, settings.blocks, tuple(contexts), tuple(self.roles), step),
-            steps=max(4, math.ceil(STEPS_PER_FRAME * settings.blocks[0] / window)),
+            steps=max(4, math.ceil(STEPS_PER_FRAME * min(settings.blocks) / window)),
         )
         device = next(module.parameters()).device
         return Pipeline(module, Codec.load(self.folder / "codec", self.dataset.timing).to(device), config)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowreel.codec import Codec, TinyAutoencoder
@@ -57,10 +58,11 @@ class Reconstruction(nn.Module):
 
 
 class CodecTask:
-    """Training the autoencoder on frames drawn evenly from clips. It is judged on frames of the test clips, if any."""
+    """Training the autoencoder on frames drawn evenly from clips. It is judged on some of
+    them, and on frames of the test clips if there are any."""
 
     def __init__(self, sources: Sequence[Source], config: CodecTrainConfig, report: Report) -> None:
-        self.video = VideoCodecConfig(kind="tiny", channels=config.channels, width=config.width)
+        self.video = VideoCodecConfig(kind="tiny", channels=config.channels, width=config.width, fit=config.fit)
         if config.size % self.video.factor or config.size < 1:
             raise InputError(f"size {config.size} must be a multiple of {self.video.factor}, the codec's factor")
         if config.checkpointing:
@@ -71,8 +73,10 @@ class CodecTask:
         self.frames, self.clips, sound = read_frames(train, config, config.frames, report)
         if not len(self.frames):
             raise InputError("none of the clips for training can be read: the reasons are in the lines above")
-        judged, _, _ = read_frames(test, config, JUDGED, report) if test else (self.frames, self.clips, False)
-        self.judged, self.held_out = judged if len(judged) else self.frames, bool(len(judged) and test)
+        held_out, _, _ = read_frames(test, config, JUDGED, report)
+        self.judged = {"training": self.frames[_spread(len(self.frames), JUDGED)]}
+        if len(held_out):
+            self.judged["held-out"] = held_out
         report(f"{len(self.frames)} frames of {len(set(self.clips.tolist()))} clips at {config.size}x{config.size}")
         self.timing = _timing(config.fps, sound, report)
         torch.manual_seed(purpose_seed(config.seed, WEIGHTS, 0))
@@ -97,18 +101,18 @@ class CodecTask:
         return reconstruction_losses(reconstruction.float(), frames) | {"kl": self.config.kl * divergence(mean, logvar)}
 
     def preview(self, module: nn.Module, folder: Path, step: int) -> None:
-        chosen = self.judged[_spread(len(self.judged), JUDGED)]
-        again = torch.cat(
-            [from_unit(module(to_unit(part))[0]) for part in chosen.to(_device(module)).split(self.config.batch)]
-        )
-        error = (again.cpu().float() - chosen.float()).square().mean().item()
-        which = "held-out" if self.held_out else "training"
-        self.report(
-            f"step {step}: PSNR {10 * math.log10(255**2 / max(error, 1e-9)):.2f} dB on {len(chosen)} {which} frames"
-        )
-        shown = _spread(len(chosen), SHOWN)
-        rows = [torch.cat(list(pictures[shown]), dim=1) for pictures in (chosen, again.cpu())]
-        _save_picture(torch.cat(rows).numpy(), folder / "reconstruction.png")
+        """Originals above their reconstructions: of training frames, then of held-out ones."""
+        rows: list[Tensor] = []
+        quality: list[str] = []
+        for name, frames in self.judged.items():
+            parts = frames.to(_device(module)).split(self.config.batch)
+            again = torch.cat([from_unit(module(to_unit(part))[0]) for part in parts]).cpu()
+            error = (again.float() - frames.float()).square().mean().item()
+            quality.append(f"{10 * math.log10(255**2 / max(error, 1e-9)):.2f} dB on {len(frames)} {name} frames")
+            shown = _spread(len(frames), SHOWN)
+            rows += [torch.cat(list(pictures[shown]), dim=1) for pictures in (frames, again)]  # side by side
+        self.report(f"step {step}: PSNR {', '.join(quality)}")
+        _save_picture(rows, folder / "reconstruction.png")
 
     def export(self, module: nn.Module, folder: Path, step: int) -> None:  # noqa: ARG002
         autoencoder = module.get_submodule("autoencoder")
@@ -233,7 +237,10 @@ def _device(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
-def _save_picture(pixels: np.ndarray, path: Path) -> None:
+def _save_picture(rows: Sequence[Tensor], path: Path) -> None:
+    """Rows (H, W, 3) of perhaps unequal width, below each other on black."""
     from PIL import Image
 
+    width = max(row.shape[1] for row in rows)
+    pixels = torch.cat([F.pad(row, (0, 0, 0, width - row.shape[1])) for row in rows]).numpy()
     Image.fromarray(pixels).save(path)

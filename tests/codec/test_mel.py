@@ -135,3 +135,10 @@ def test_griffin_lim_is_deterministic_and_blind_to_the_batch() -> None:
     torch.manual_seed(2)
     torch.testing.assert_close(mel.griffin_lim(log_mel[1:], iterations=4), together[1:], atol=1e-5, rtol=0)
     assert not torch.allclose(mel.griffin_lim(log_mel, iterations=4, seed=1), together, atol=1e-2)
+
+
+def test_a_long_sound_is_transformed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    waveform = torch.randn(2, 160 * 50 + 37) * 0.1
+    whole = mel.log_mel(waveform)
+    monkeypatch.setattr(mel, "_BLOCK", 7)
+    torch.testing.assert_close(mel.log_mel(waveform), whole, rtol=1e-5, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +12,7 @@ from torch import Tensor
 
 from flowreel.config import LatentShape, ModelConfig
 from flowreel.errors import InputError
-from flowreel.models import Network, build
-from flowreel.models import flav as module
+from flowreel.models import Network, build, layers
 from flowreel.presets import SIZES
 from flowreel.presets import model as published
 
@@ -186,20 +186,20 @@ def test_rotary_positions_take_any_window_rate_and_size() -> None:
 
 
 @torch.no_grad()
-def test_rotary_positions_are_relative(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rotary_positions_are_relative(put_rope_table: Callable[..., None]) -> None:
     model, (x, t) = flav(positions="rope"), inputs()
-    before, table = model(x, t, labels()), module.rope_table
-    monkeypatch.setattr(module, "rope_table", lambda seconds, size: table(seconds + 11.7, size))
+    before, table = model(x, t, labels()), layers.rope_table
+    put_rope_table(lambda seconds, size: table(seconds + 11.7, size))
     for k, v in model(x, t, labels()).items():
         close(v, before[k], 2e-5)
-    monkeypatch.setattr(module, "rope_table", lambda seconds, size: table(seconds * 2, size))
+    put_rope_table(lambda seconds, size: table(seconds * 2, size))
     assert all(differ(v, before[k]) for k, v in model(x, t, labels()).items())
 
 
 @torch.no_grad()
-def test_streams_share_one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, table = list[Tensor](), module.rope_table
-    monkeypatch.setattr(module, "rope_table", lambda seconds, size: (asked.append(seconds), table(seconds, size))[1])
+def test_streams_share_one_clock(put_rope_table: Callable[..., None]) -> None:
+    asked, table = list[Tensor](), layers.rope_table
+    put_rope_table(lambda seconds, size: (asked.append(seconds), table(seconds, size))[1])
     model, (x, t) = flav(positions="rope"), inputs()
     for fps in (10.0, 20.0):
         model.fps = fps

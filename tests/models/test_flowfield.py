@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,7 @@ import torch
 
 from flowreel.config import ModelConfig
 from flowreel.errors import InputError
-from flowreel.models import build
-from flowreel.models import flowfield as module
+from flowreel.models import build, layers
 from flowreel.presets import SIZES
 from flowreel.presets import model as published
 
@@ -80,10 +80,10 @@ def test_frames_see_each_other_by_temporal_attention_alone(temporal: bool) -> No
 
 
 @torch.no_grad()
-def test_rotary_positions_are_relative_and_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, (x, t), table = flowfield(positions="rope"), inputs(VIDEO), module.rope_table
+def test_rotary_positions_are_relative_and_in_seconds(put_rope_table: Callable[..., None]) -> None:
+    model, (x, t), table = flowfield(positions="rope"), inputs(VIDEO), layers.rope_table
     before = model(x, t)["video"]
-    monkeypatch.setattr(module, "rope_table", lambda seconds, size: table(seconds + 3.3, size))
+    put_rope_table(lambda seconds, size: table(seconds + 3.3, size))
     close(model(x, t)["video"], before, 2e-5)
     model.fps = 20
     assert (model(x, t)["video"] - before).abs().max() > 1e-4

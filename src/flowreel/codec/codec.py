@@ -10,6 +10,7 @@ Shape legend: B batch, T frames, C channels, H W rows and columns, M mel bins, F
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,15 +84,25 @@ class Codec:
         config = from_dict(CodecConfig, values["codec"], "codec")
         return cls(config, timing or from_dict(Timing, values["timing"], "timing"), folder)
 
-    def save(self, folder: str | Path) -> Path:
-        """Write ``config.json``, ``autoencoder/`` if it is ours, and ``vocoder/`` if there is one."""
+    def save(self, folder: str | Path, whole: bool = False) -> Codec:
+        """Write ``config.json``, ``autoencoder/`` if it is ours, and ``vocoder/`` if there is one.
+
+        ``whole`` also copies an autoencoder that the config names by a path. Returns the codec as it was written.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        if whole and self.config.video.source and Path(self.config.video.source).is_dir():
+            video = replace(self.config.video, source="")
+            vocoder = self.vocoder if self._named_vocoder else None
+            copied = Codec(
+                replace(self.config, video=video), self.timing, None, self.video.module, vocoder, self.device
+            )
+            return copied.save(folder)
         self.video.save(folder / AUTOENCODER)
         if self._named_vocoder:
             self.vocoder.save(folder / VOCODER)
         write_json(folder / "config.json", {"codec": to_dict(self.config), "timing": to_dict(self.timing)})
-        return folder
+        return self
 
     def with_config(self, config: CodecConfig) -> Codec:
         """The same networks under other settings (scales, posterior); those that ``config`` names otherwise are loaded

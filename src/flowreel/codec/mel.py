@@ -22,6 +22,7 @@ _HZ_PER_MEL = 200 / 3  # Slaney: linear below 1 kHz
 _LOG_FROM_HZ = 1000.0
 _LOG_STEP = math.log(6.4) / 27  # and 27 mels per factor of 6.4 above
 _MAGNITUDE_EPS = 1e-9
+_BLOCK = 3000  # mel steps whose spectrum is held at a time
 _INVERSE_STEPS = 12
 _TINY = 1e-12
 
@@ -43,9 +44,16 @@ def log_mel(waveform: Tensor, config: MelConfig | None = None) -> Tensor:
         raise InputError(
             f"log_mel needs a waveform (B, S) of at least a hop ({config.hop} samples), not {tuple(waveform.shape)}"
         )
-    spectrum = stft(waveform, config)
-    magnitude = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + _MAGNITUDE_EPS)
-    return torch.log((_bank(config).to(magnitude) @ magnitude).clamp(min=config.floor))
+    bank = _bank(config).to(waveform)
+    padded = _padded(waveform, config)
+    steps = (padded.shape[1] - config.n_fft) // config.hop + 1
+    parts = []
+    for first in range(0, steps, _BLOCK):  # in blocks, as the spectrum of an hour would not fit into memory
+        last = min(first + _BLOCK, steps)
+        spectrum = _spectrum(padded[:, first * config.hop : (last - 1) * config.hop + config.n_fft], config)
+        magnitude = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + _MAGNITUDE_EPS)
+        parts.append(torch.log((bank @ magnitude).clamp(min=config.floor)))
+    return torch.cat(parts, dim=2)
 
 
 def unit(log_mel: Tensor, config: MelConfig | None = None) -> Tensor:
@@ -117,12 +125,20 @@ def find_phase(
 
 def stft(waveform: Tensor, config: MelConfig) -> Tensor:
     """(B, S) -> complex (B, K, S // hop). Step n is centred on the middle of its hop; the ends are reflected."""
+    return _spectrum(_padded(waveform, config), config)
+
+
+def _padded(waveform: Tensor, config: MelConfig) -> Tensor:
+    """(B, S) with its ends reflected as far as the first and the last step look."""
     before, after = _padding(config)
     samples = waveform.shape[1]
     # Reflection by index, because torch's refuses a sound shorter than the padding.
     position = torch.arange(-before, samples + after, device=waveform.device).abs() % max(2 * samples - 2, 1)
-    padded = waveform[:, torch.minimum(position, 2 * samples - 2 - position)]
-    window = _window(config).to(waveform)
+    return waveform[:, torch.minimum(position, 2 * samples - 2 - position)]
+
+
+def _spectrum(padded: Tensor, config: MelConfig) -> Tensor:
+    window = _window(config).to(padded)
     return torch.stft(padded, config.n_fft, config.hop, window=window, center=False, return_complex=True)
 
 

@@ -26,9 +26,9 @@ from flowreel.models.layers import (
     SelfAttention,
     TimeEmbed,
     chunk,
+    clock,
     modulate,
-    rope_table,
-    sincos_2d,
+    patch_places,
     sinusoid,
     unpatchify,
 )
@@ -164,7 +164,7 @@ class FLAV(Network):
             h["audio"] = self.audio_embed(x["audio"].squeeze(2).transpose(2, 3))
         if self.config.positions == "learned":
             return {k: v + (self.time[k] + self.space[k]) for k, v in h.items()}
-        place = {"video": sincos_2d(self.config.dim, *self._grid(x["video"]))}
+        place = {"video": patch_places(self.config.dim, *self._grid(x["video"]), x["video"].device)}
         if "audio" in h:
             steps = h["audio"].shape[2]
             place["audio"] = sinusoid((torch.arange(steps) + 0.5) / steps * 16, self.config.dim)
@@ -178,10 +178,6 @@ class FLAV(Network):
         if self.config.positions == "learned":
             return dict.fromkeys(h)
         head = self.config.dim // self.config.heads
-        frames = torch.arange(h["video"].shape[1], device="cpu")
-        ropes: dict[str, Rope] = {"video": rope_table((frames + 0.5) / self.fps, head)}
-        if "audio" in h:
-            steps = h["audio"].shape[2]
-            within = (torch.arange(steps, device="cpu") + 0.5) / steps
-            ropes["audio"] = rope_table(((frames[:, None] + within) / self.fps).flatten(), head)
-        return {k: tuple(table.to(h[k]) for table in rope) for k, rope in ropes.items() if rope}
+        frames, device = h["video"].shape[1], h["video"].device
+        steps = {k: 1 if k == "video" else v.shape[2] for k, v in h.items()}
+        return {k: clock(self.fps, frames, steps[k], head, device) for k in h}

@@ -27,8 +27,9 @@ from flowreel.models.layers import (
     SelfAttention,
     TimeEmbed,
     chunk,
+    clock,
     modulate,
-    rope_table,
+    patch_places,
     sincos_2d,
     sinusoid,
     unpatchify,
@@ -111,16 +112,14 @@ class FlowField(Network):
     def run(self, x: Latents, plan: Plan) -> Latents:
         video = x["video"]
         grid = (video.shape[-2] // self.config.patch, video.shape[-1] // self.config.patch)
-        space = self.space if self.config.positions == "learned" else sincos_2d(self.config.dim, *grid)
+        space = self.space if self.config.positions == "learned" else patch_places(self.config.dim, *grid, video.device)
         h = self.video_embed(video) + space.to(video)
         rope = None
         if self.config.positions == "rope":
-            seconds = (torch.arange(video.shape[1], device="cpu") + 0.5) / self.fps
-            cos, sin = rope_table(seconds, self.config.dim // self.config.heads)
-            rope = (cos.to(video), sin.to(video))
+            rope = clock(self.fps, video.shape[1], 1, self.config.dim // self.config.heads, video.device)
         else:
             frames = torch.arange(video.shape[1], device=video.device)
-            h = h + sinusoid(frames.float(), self.config.dim)[:, None]
+            h = h + sinusoid(frames.float(), self.config.dim)[:, None].to(video)
         for block, block_plan in zip(self.blocks, plan.blocks, strict=True):
             h = self._run_block(block, h, block_plan, rope)
         return {"video": unpatchify(self.final(h, plan.final), grid, self.config.patch)}

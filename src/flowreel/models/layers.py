@@ -7,6 +7,7 @@ H W rows and columns, M mel bins, F mel steps per video frame.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -166,10 +167,10 @@ def sincos_2d(dim: int, rows: int, columns: int, span: float = 16.0) -> Tensor:
     """
     if dim % 4:
         raise ValueError(f"2-D sinusoidal positions need a width that is a multiple of 4, not {dim}")
-    omega = 10000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    omega = 10000.0 ** (-torch.arange(dim // 4, dtype=torch.float64, device="cpu") / (dim // 4))
 
     def axis(count: int) -> Tensor:
-        angles = torch.outer(torch.arange(count, dtype=torch.float64) / (count / span), omega)
+        angles = torch.outer(torch.arange(count, dtype=torch.float64, device="cpu") / (count / span), omega)
         return torch.cat([angles.sin(), angles.cos()], dim=1)  # (count, dim / 2)
 
     row = axis(rows)[:, None].expand(-1, columns, -1)
@@ -194,6 +195,21 @@ def rope_table(seconds: Tensor, head_dim: int, shortest: float = 0.04, longest: 
     angles = torch.outer(seconds.double(), omega)
     angles = torch.cat([angles, angles], dim=1)
     return angles.cos().float(), angles.sin().float()
+
+
+@lru_cache(maxsize=32)
+def patch_places(dim: int, rows: int, columns: int, device: torch.device) -> Tensor:
+    """:func:`sincos_2d` where it is needed, made once."""
+    return sincos_2d(dim, rows, columns).to(device)
+
+
+@lru_cache(maxsize=32)
+def clock(fps: float, frames: int, steps: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """:func:`rope_table` of ``steps`` tokens evenly within each of ``frames`` frames, made once."""
+    within = (torch.arange(steps, device="cpu") + 0.5) / steps
+    seconds = ((torch.arange(frames, device="cpu")[:, None] + within) / fps).flatten()
+    cos, sin = rope_table(seconds, head_dim)
+    return cos.to(device), sin.to(device)
 
 
 def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:

@@ -1,0 +1,21 @@
+"""Position tables are made once; tests that put others in their place must not leave them behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from flowreel.models import layers
+
+Table = Callable[..., object]
+
+
+@pytest.fixture
+def put_rope_table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Table], None]]:
+    def put(table: Table) -> None:
+        monkeypatch.setattr(layers, "rope_table", table)
+        layers.clock.cache_clear()
+
+    yield put
+    layers.clock.cache_clear()
