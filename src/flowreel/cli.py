@@ -122,6 +122,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"flowreel: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who read the output has left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         print(f"flowreel: {error.strerror or error}{where}", file=sys.stderr)
