@@ -19,9 +19,10 @@ from torch import Tensor
 
 from flowreel import convert
 from flowreel.config import PipelineConfig, from_dict, to_dict
-from flowreel.convert import Published, load_pickle, plain, read_published, rename
+from flowreel.convert import Published, plain, read_published, rename
 from flowreel.errors import InputError
 from flowreel.models import Network, build
+from flowreel.pickles import load_pickle
 from flowreel.presets import Size
 
 from .conftest import GOLDEN, close

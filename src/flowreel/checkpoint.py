@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from flowreel.config import FORMAT_VERSION, read_json
 from flowreel.errors import InputError
+from flowreel.pickles import plain_name
 
 FOLDER = "training"
 STATE = "state.json"
@@ -77,11 +78,11 @@ def save(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
         "step": checkpoint.step,
         "seconds": checkpoint.seconds,
         "settings": checkpoint.settings,
-        "tensors": {name: sorted(map(strip, tensors)) for name, tensors in checkpoint.parts.items()},
+        "tensors": {name: sorted(map(plain_name, tensors)) for name, tensors in checkpoint.parts.items()},
     }
     write_json(aside / STATE, state)
     for name, tensors in checkpoint.parts.items():
-        whole = {strip(key): tensor.detach().contiguous() for key, tensor in tensors.items()}
+        whole = {plain_name(key): tensor.detach().contiguous() for key, tensor in tensors.items()}
         save_file(whole, aside / f"{name}.safetensors")
     for path in (*aside.iterdir(), aside):
         sync(path)
@@ -215,14 +216,9 @@ def load_tensors(path: Path) -> Tensors:
     """The tensors of a safetensors file, on the CPU, by their names without ``_orig_mod.``; :class:`InputError` if it
     is missing or damaged."""
     try:
-        return {strip(name): tensor for name, tensor in load_file(path).items()}
+        return {plain_name(name): tensor for name, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} is missing or damaged: {error}") from error
-
-
-def strip(name: str) -> str:
-    """A parameter's name without what ``torch.compile`` puts before it."""
-    return name.replace("_orig_mod.", "")
 
 
 # --- is it the same run? ------------------------------------------------------------------------------------------

@@ -22,8 +22,7 @@ from typing import Any
 from flowreel.config import CodecTrainConfig, GenerateConfig, LoadConfig, PrepareConfig, TrainConfig, from_dict, to_dict
 from flowreel.errors import InputError
 from flowreel.presets import PRESETS, preset
-
-Report = Callable[[str], None]
+from flowreel.report import Report
 
 
 def _print(line: str) -> None:

@@ -7,18 +7,14 @@ and the stored arguments; no pickle is executed.
 
 from __future__ import annotations
 
-import argparse
 import math
-import pickle
 import re
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -35,23 +31,10 @@ from flowreel.config import (
 )
 from flowreel.errors import InputError
 from flowreel.models.layers import sincos_2d
+from flowreel.pickles import DAMAGED, first_line, load_pickle, plain_name
 from flowreel.presets import AUTOENCODERS, RFLAV_AUDIO_SCALES, SIZES
 
 State = dict[str, Tensor]
-
-DAMAGED = (
-    # what torch.load raises, depending on the byte that is wrong
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    struct.error,
-    SafetensorError,
-)
 
 
 @dataclass(frozen=True)
@@ -139,28 +122,7 @@ def plain(state: Mapping[str, Tensor]) -> State:
     """Without the prefixes that ``torch.compile`` and data-parallel wrappers leave, in float32."""
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise InputError("where this checkpoint should hold named tensors it holds something else")
-    return {_plain_name(k): v.float() for k, v in state.items()}
-
-
-def _plain_name(key: str) -> str:
-    return re.sub(r"(^|\.)(_orig_mod\.|module\.)+", r"\1", key)
-
-
-def load_pickle(path: Path) -> Any:
-    """``torch.load`` that executes nothing: tensors, plain containers and ``argparse.Namespace`` alone."""
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(f"{path} holds more than tensors and plain values and was not read: {_line(error)}") from error
-    except DAMAGED as error:
-        raise InputError(f"{path} is not a readable torch checkpoint: {_line(error)}") from error
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return {plain_name(k): v.float() for k, v in state.items()}
 
 
 def _require(path: str | Path, values: Mapping[str, Any], *keys: str) -> None:
@@ -180,7 +142,7 @@ def read_rflav_folder(folder: Path, source: str = "") -> Published:
     try:
         state = load_file(weights)
     except DAMAGED as error:
-        raise InputError(f"{weights} is not a readable safetensors file: {_line(error)}") from error
+        raise InputError(f"{weights} is not a readable safetensors file: {first_line(error)}") from error
     config = read_json(settings)
     _require(settings, config, "num_heads")
     return _rflav(state, config, source or str(folder), folder / "vocoder")
@@ -195,7 +157,7 @@ def read_rflav_save(path: Path) -> Published:
     else:
         _require(path, saved["ema"], "shadow_params")
         shadow, arguments = saved["ema"]["shadow_params"], vars(saved["args"])
-        names = [_plain_name(key) for key in saved["model"]]
+        names = [plain_name(key) for key in saved["model"]]
     if len(names) != len(shadow):
         raise InputError(f"{path} averages {len(shadow)} tensors, but an R-FLAV network of that kind has {len(names)}")
     state = dict(zip(names, shadow, strict=True))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,7 @@ from flowreel.given import Given
 from flowreel.loading import load
 from flowreel.media import Clip, Writer
 from flowreel.pipeline import Pipeline
-
-Report = Callable[[str], None]
+from flowreel.report import Report
 
 STREAMED = (".mp4", ".mkv", ".webp", ".gif", ".wav")
 """Files that are written as they are made."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ from flowreel.generation import makes_clips
 from flowreel.loading import load
 from flowreel.models import build
 from flowreel.pipeline import Pipeline
+from flowreel.report import Report
 
 
-def info(pipe: str | Path | Pipeline, config: LoadConfig, report: Callable[[str], None]) -> dict[str, Any]:
+def info(pipe: str | Path | Pipeline, config: LoadConfig, report: Report) -> dict[str, Any]:
     """Report sizes, clocks, classes and arithmetic, a line each, and return them."""
     pipeline = (
         pipe

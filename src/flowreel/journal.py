@@ -9,15 +9,14 @@ import csv
 import io
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from flowreel.checkpoint import replacing
 from flowreel.errors import require
-
-Report = Callable[[str], None]
+from flowreel.report import Report
 
 CURVE, PICTURE = "loss.csv", "loss.png"
 

@@ -6,7 +6,6 @@ Knows: how to tell them apart. Does not know: the published formats (``convert.p
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from flowreel.encoding import named_codec
 from flowreel.errors import InputError
 from flowreel.models import build
 from flowreel.pipeline import Pipeline
+from flowreel.report import Report
 
 SHIPPED = Path(__file__).parent / "weights"
 
@@ -156,7 +156,7 @@ def _adjusted(pipeline: Pipeline, audio_scale: float | None, autoencoder: str | 
     return Pipeline(pipeline.model, changed, config)
 
 
-def convert(src: str | Path, out: Path, config: LoadConfig, report: Callable[[str], None]) -> Path:
+def convert(src: str | Path, out: Path, config: LoadConfig, report: Report) -> Path:
     """Load whatever ``src`` is and save it as a folder of ours."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there already and not an empty folder: choose another OUT")

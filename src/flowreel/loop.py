@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -30,8 +30,8 @@ from flowreel.errors import InputError, require
 from flowreel.flow.noise import sample_seed
 from flowreel.journal import Journal
 from flowreel.optim import adamw, learning_rate
+from flowreel.report import Report
 
-Report = Callable[[str], None]
 Batch = dict[str, Tensor]
 
 # What random numbers are for goes into their seed, so that the noise of a sample and its times never share theirs.

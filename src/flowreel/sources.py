@@ -6,17 +6,16 @@ Knows: the published layouts, what makes a clip unusable, whether sound is kept.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flowreel.errors import InputError
 from flowreel.media import probe
+from flowreel.report import Report
 from flowreel.shards import SPLITS
 
 SUFFIXES = (".avi", ".mp4", ".webm", ".mov", ".mkv")
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def test_what_is_not_a_vocoder_is_refused(tmp_path: Path) -> None:
     values = json.loads((tmp_path / "config.json").read_text())
     weights = (tmp_path / "vocoder.pt").read_bytes()
     (tmp_path / "vocoder.pt").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(InputError, match="can't read the vocoder"):
+    with pytest.raises(InputError, match=r"vocoder\.pt is not a readable torch checkpoint"):
         load(tmp_path)
     torch.save({"discriminator": {}}, tmp_path / "vocoder.pt")
     with pytest.raises(InputError, match="no 'generator'"):

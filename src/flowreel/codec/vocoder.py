@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from flowreel.checkpoint import load_tensors
 from flowreel.codec import weights
 from flowreel.codec.griffin_lim import GriffinLim
 from flowreel.errors import InputError
+from flowreel.pickles import load_pickle
 
 PUBLISHED_WEIGHTS = "vocoder.pt"
 _SLOPE = 0.1
@@ -223,10 +223,7 @@ def load(folder: str | Path) -> HiFiGAN:
 
 
 def _read_published(path: Path) -> dict[str, Tensor]:
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise InputError(f"can't read the vocoder {path}: {str(error).splitlines()[0]}") from error
+    saved = load_pickle(path)
     if not isinstance(saved, dict) or not isinstance(saved.get("generator"), dict):
         raise InputError(f"{path} is not a published vocoder: it has no 'generator'")
     return saved["generator"]

@@ -1,0 +1,8 @@
+"""Where a command says what it did: one line of text at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+Report: TypeAlias = Callable[[str], None]
