@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a generated clip with sound: make clips, prepare, train for a minute or two, generate.
+# From nothing to a generated clip with sound: make clips, prepare, train for a few minutes, generate.
 set -euo pipefail
 out="${DEMO:-demo}"
 here="$(dirname "$0")"
@@ -22,7 +22,7 @@ done
 cat <<TEXT
 
 Made: $out/low.mp4 and $out/high.mp4, and as pictures $out/low.png and $out/high.png: frames, and under each row
-the spectrogram of its sound. A minute of training is a beginning. What to try next:
+the spectrogram of its sound. A few minutes of training are a beginning. What to try next:
   source .venv/bin/activate
   flowreel train $out/data $out/run --preset laptop-joint --batch 8 --optim.lr 1e-3 --steps 3000 --save 250   # goes on
   flowreel generate $out/run --out $out/long.mp4 --seconds 60
