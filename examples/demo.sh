@@ -16,8 +16,8 @@ echo "== train: $out/run"
 flowreel train "$out/data" "$out/run" --preset laptop-joint --batch 8 --optim.lr 1e-3 --steps 500 --save 250 --preview 0 --log 50
 echo "== generate"
 for label in low high; do
-  flowreel generate "$out/run" --out "$out/$label.mp4" --label "$label" --seconds 2.4 --seed 1
-  flowreel generate "$out/run" --out "$out/$label.png" --label "$label" --seconds 2.4 --seed 1
+  flowreel generate "$out/run" --out "$out/$label.mp4" --label "$label" --seconds 2.4 --seed 1 --guidance 2
+  flowreel generate "$out/run" --out "$out/$label.png" --label "$label" --seconds 2.4 --seed 1 --guidance 2
 done
 cat <<TEXT
 

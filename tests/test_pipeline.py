@@ -314,3 +314,24 @@ def test_another_autoencoder_is_used_and_copied(pipe: Pipeline, tmp_path: Path) 
     changed = load(folder, autoencoder=str(tmp_path / "codec"))
     assert not np.array_equal(changed.generate(seconds=0.3).frames, load(folder).generate(seconds=0.3).frames)
     same(load(changed.save(tmp_path / "again")).generate(seconds=0.3), changed.generate(seconds=0.3))
+
+
+def test_a_notebook_gets_clear_errors(pipe: Pipeline) -> None:
+    assert pipe.generate(seconds=0.2, label=np.int64(1)).label == "high"  # type: ignore[arg-type]
+    for wrong, message in (
+        ({"second": 4}, "did you mean seconds"),
+        ({"seconds": "4"}, "must be a number"),
+        ({"seconds": float("inf")}, "must be a number"),
+        ({"label": 1.5}, "no class is called 1.5"),
+        ({"audio": np.zeros(1600, np.float32)}, "must be a Clip or the path"),
+    ):
+        with pytest.raises(InputError, match=message):
+            pipe.generate(**wrong)  # type: ignore[arg-type]
+    assert "2 classes" in repr(pipe)
+    assert repr(pipe.generate(seconds=0.2)).startswith("Clip(2 frames of 16x16")
+
+
+def test_saved_files_can_be_read_by_others(pipe: Pipeline, tmp_path: Path) -> None:
+    folder = pipe.save(tmp_path / "pipe")
+    modes = {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
+    assert len(modes) == 1

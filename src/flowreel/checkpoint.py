@@ -116,10 +116,17 @@ def replacing(folder: Path) -> Iterator[Path]:
             target = folder / path.relative_to(aside)
             target.parent.mkdir(parents=True, exist_ok=True)
             sync(path)
+            path.chmod(0o666 & ~_umask())  # safetensors writes files that their owner alone can read
             path.replace(target)
             sync(target.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def mark_exported(run: Path, step: int) -> None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import os
 import re
 import sys
+import textwrap
 import typing
 import warnings
 from collections.abc import Callable, Sequence
@@ -161,9 +163,18 @@ def parse(name: str, command: Command, arguments: list[str]) -> tuple[list[str],
     """
     import argparse
 
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-    parser = ArgumentParser(prog=f"flowreel {name}", description=command.function.__doc__, exit_on_error=False)
+    class Formatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+        """The options with their defaults, and the text below as it is."""
+
+    parser = ArgumentParser(
+        prog=f"flowreel {name}",
+        description=inspect.cleandoc(command.function.__doc__ or ""),
+        epilog="\n\n".join(_documentation(command.options)),
+        formatter_class=Formatter,
+        exit_on_error=False,
+    )
     for positional in command.positionals:
         parser.add_argument(f"{positional}_", metavar=positional.upper())  # an option may have the plain name
     parser.add_argument("--config", action="config", help="a YAML or JSON file of the options below")
@@ -182,6 +193,17 @@ def parse(name: str, command: Command, arguments: list[str]) -> tuple[list[str],
     return [values[f"{p}_"] for p in command.positionals], from_dict(
         command.options, {k: v for k, v in values.items() if k in fields}
     )
+
+
+def _documentation(options: Any, prefix: str = "") -> list[str]:
+    """What the settings mean: the docstrings of a config class and of those within it."""
+    title = f"{prefix}*" if prefix else "options"
+    docs = [inspect.cleandoc(c.__doc__ or "") for c in options.__mro__ if dataclasses.is_dataclass(c)]
+    text = [f"{title}:\n" + textwrap.indent(re.sub(r":class:|:func:|``", "", "\n".join(docs)), "  ")]
+    for name, hint in typing.get_type_hints(options).items():
+        if dataclasses.is_dataclass(hint):
+            text += _documentation(hint, f"{prefix}{name}.")
+    return text
 
 
 def _value_of(option: str, arguments: Sequence[str], default: str) -> str:

@@ -329,11 +329,17 @@ class EMAConfig:
     power: float = 0.75
     decay: float = 0.9999
 
+    def __post_init__(self) -> None:
+        _check(0 <= self.decay < 1, f"ema.decay must be in [0, 1), not {self.decay}")
+        _check(self.power > 0, f"ema.power must be above 0, not {self.power}")
+
 
 @dataclass(frozen=True)
 class LoopConfig:
     """What every training run has, of a flow or of a codec. ``batch`` is the global batch, over all processes and
-    accumulation steps. ``preview`` 0 draws none. ``tracker``: curves for TensorBoard beside the loss picture."""
+    accumulation steps. ``precision`` "bfloat16" is autocast. ``checkpointing`` recomputes blocks to save memory. Every
+    ``log`` steps a line, every ``save`` steps a checkpoint (the newest ``keep`` stay), every ``preview`` steps a
+    preview; ``preview`` 0 draws none. ``tracker``: curves for TensorBoard beside the loss picture."""
 
     steps: int = 1000
     batch: int = 16
@@ -403,10 +409,13 @@ class CodecTrainConfig(LoopConfig):
 class PrepareConfig:
     """A run of ``flowreel prepare``.
 
-    ``size`` pixels a side, or [height, width]; ``fit``: "crop" the centre, "letterbox" (R-FLAV, bicubic), "stretch",
-    or "random" crops (GenerativeFlow), ``crops`` of each clip. ``audio``: "auto" keeps sound if every clip has it,
-    "require" skips clips without, "silence" fills in, "none" drops it. ``channel``: "mean" or the "first" (R-FLAV) of a
-    stereo track. ``peak`` normalises each clip's loudest sample to it (R-FLAV 0.95); 0 leaves it.
+    ``codec`` a folder of train-codec, a hub id or a path; without it the small autoencoder is fitted on the clips
+    first, for ``codec_steps``. ``posterior``: the mean of its latents, or a sample. ``dtype``, ``shard_mb``: how
+    latents are stored. ``batch`` frames are encoded together. ``size`` pixels a side, or [height, width]; ``fit``:
+    "crop" the centre, "letterbox" (R-FLAV, bicubic), "stretch", or "random" crops (GenerativeFlow), ``crops`` of each
+    clip. ``audio``: "auto" keeps sound if every clip has it, "require" skips clips without, "silence" fills in,
+    "none" drops it. ``channel``: "mean" or the "first" (R-FLAV) of a stereo track. ``peak`` normalises each clip's
+    loudest sample to it (R-FLAV 0.95); 0 leaves it.
     """
 
     codec: str = ""

@@ -170,7 +170,8 @@ def _write(chunks: Iterator[list[Clip]], paths: list[Path], what: list[str], rep
             Clip.join(kept).save(path)
     for path, clip, text in zip(paths, last, what, strict=True):
         height, width = clip.frames.shape[1:3]
-        sound = "with sound" if clip.audio is not None else "silent"
+        silent = clip.audio is None or path.suffix.lower() in (".gif", ".webp")
+        sound = "silent" if silent else "with sound"
         label = f"class {clip.label}, " if clip.label else ""
         report(f"{path}  {frames / clip.fps:.1f} s, {width}x{height} at {clip.fps:g}/s, {sound}, {label}{text}")
     return paths

@@ -6,9 +6,11 @@ stream decoder -> chunks of clips.
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -58,6 +60,19 @@ class Settings:
     window: int | None = None
     method: Literal["auto", "hold", "gradient"] = "auto"
     gradient_scale: float = GRADIENT_SCALE
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> Settings:
+        """Settings by name; an unknown one is an :class:`InputError` that names the closest."""
+        names = [f.name for f in fields(cls)]
+        for name in options:
+            if name not in names:
+                close = difflib.get_close_matches(
+                    name, [*names, "seconds", "label", "seed", "audio", "video", "prefix"], 1
+                )
+                meant = f", did you mean {close[0]}?" if close else ""
+                raise InputError(f"there is no setting {name!r}{meant}; there are {', '.join(names)}")
+        return cls(**options)
 
 
 @dataclass(frozen=True)
@@ -177,7 +192,7 @@ def class_index(label: str | int, config: PipelineConfig) -> int:
         raise InputError(f"label {label!r} was given, but this model has no classes: leave it out")
     if isinstance(label, str) and label in classes:
         return classes.index(label)
-    if isinstance(label, int) or label.isdecimal():
+    if isinstance(label, Integral) or (isinstance(label, str) and label.isdecimal()):
         index = int(label)
         if 0 <= index < len(classes):
             return index

@@ -94,6 +94,9 @@ def give(
     Raises:
         InputError: the model has no such stream, everything is given, the prefix is too short or can't be used.
     """
+    for name, media in (("audio", audio), ("video", video), ("prefix", prefix)):
+        if media is not None and not isinstance(media, Clip | str | Path):
+            raise InputError(f"{name} must be a Clip or the path of a file, not {type(media).__name__}")
     size = (shape.height * codec.config.video.factor, shape.width * codec.config.video.factor)
     if audio is not None and "audio" not in shape.streams:
         raise InputError("a sound was given, but this model makes no sound: leave audio out")

@@ -9,6 +9,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,10 @@ class Pipeline:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    def __repr__(self) -> str:
+        made = f"{self.config.model.kind}, {len(self.classes)} classes, {' and '.join(self.model.streams)}"
+        return f"Pipeline({made}, {self.config.timing.fps:g} frames a second, on {self.device})"
+
     def generate(
         self,
         *,
@@ -124,7 +129,7 @@ class Pipeline:
         if makes_clips(pipeline.config) and settings.get("block") is None:
             raise InputError("this model makes clips of a fixed length and can't roll: use generate()")
         given = pipeline.given(audio, video, prefix, settings.get("context"))
-        return Stream(pipeline._generation([label], [sample_seed(seed, 0)], Settings(**settings), given))
+        return Stream(pipeline._generation([label], [sample_seed(seed, 0)], Settings.of(settings), given))
 
     def clips(
         self,
@@ -146,7 +151,7 @@ class Pipeline:
         """
         given = given or Given()
         frames = self._frames(seconds, given)
-        return self._generation(labels, seeds, Settings(**settings), given, frames).until(frames)
+        return self._generation(labels, seeds, Settings.of(settings), given, frames).until(frames)
 
     def at(self, fps: float) -> Pipeline:
         """The same pipeline at another frame rate; shares the weights.
@@ -213,6 +218,8 @@ class Pipeline:
     def _frames(self, seconds: float | None, given: Given) -> int:
         timing, limit = self.config.timing, given.length
         if seconds is not None:
+            if not isinstance(seconds, Real):
+                raise InputError(f"seconds must be a number, not {seconds!r}")
             if seconds <= 0:
                 raise InputError(f"seconds must be above 0, not {seconds:g}")
             frames = timing.frames(seconds)

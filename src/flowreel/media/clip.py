@@ -47,7 +47,7 @@ class Clip:
     """
 
     frames: np.ndarray
-    audio: np.ndarray | None
+    audio: np.ndarray | None = None
     fps: float = 10.0
     sample_rate: int = 16000
     label: str | None = None
@@ -65,6 +65,11 @@ class Clip:
                 raise InputError(f"audio holds {int((~np.isfinite(audio)).sum())} values that are NaN or infinite")
         exact_rate(self.fps)
         check_sample_rate(self.sample_rate)
+
+    def __repr__(self) -> str:
+        count, height, width = self.frames.shape[:3]
+        sound = "silent" if self.audio is None else f"{len(self.audio)} samples at {self.sample_rate} Hz"
+        return f"Clip({count} frames of {width}x{height} at {self.fps:g}/s, {sound}, label {self.label!r})"
 
     @property
     def seconds(self) -> float:
