@@ -49,9 +49,10 @@ def load(
     config_path = path / "config.json"
     ours = path.is_dir() and config_path.is_file() and "format_version" in read_json(config_path)
     if path.is_dir() and not config_path.is_file():
-        raise InputError(
-            f"{path} has no config.json, so it is not a pipeline (a run saves one with its first checkpoint)"
-        )
+        kind = "prepared data: train on it" if (path / "index.json").is_file() else "not a pipeline"
+        raise InputError(f"{path} has no config.json, it is {kind} (a run saves a pipeline with its first checkpoint)")
+    if path.is_dir() and {"codec", "timing"} == set(read_json(config_path)):
+        raise InputError(f"{path} is a codec, not a pipeline: give it to flowreel prepare --codec")
     pipeline = _load_ours(path) if ours else _load_published(read_published(path, source=_source(where, path)))
     if audio_scale is not None or autoencoder is not None:
         pipeline = _adjusted(pipeline, audio_scale, autoencoder)

@@ -59,7 +59,9 @@ def audio_stream(container: InputContainer, path: Path) -> av.AudioStream:
     for stream in container.streams.audio:
         if stream.codec_context is not None:
             return stream
-    raise InputError(f"{path} has no audio stream that can be decoded: read it with audio=False")
+    raise InputError(
+        f"{path} has no audio stream that can be decoded: give a file with sound (in Python, audio=False reads the picture alone)"
+    )
 
 
 def decoded(path: Path, pick: Pick, zero: Fraction | None, since: Fraction | None) -> Iterator[Timed]:

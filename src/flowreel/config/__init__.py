@@ -1,0 +1,59 @@
+"""Every setting and every derived length, as frozen dataclasses. Torch-free, so that the command line starts at once.
+
+Knows: what can be chosen, its defaults, and which combinations are impossible. Does not know: how anything is done.
+The named sizes of the published systems and the presets are in ``presets.py``.
+"""
+
+from flowreel.config.commands import GenerateConfig, LoadConfig, PrepareConfig
+from flowreel.config.pipeline import (
+    FORMAT_VERSION,
+    AudioCodecConfig,
+    CodecConfig,
+    LatentShape,
+    MelConfig,
+    ModelConfig,
+    PipelineConfig,
+    Timing,
+    Trained,
+    VideoCodecConfig,
+    VideoKind,
+)
+from flowreel.config.plain import from_dict, read_json, to_dict
+from flowreel.config.training import (
+    CodecTrainConfig,
+    DataConfig,
+    EMAConfig,
+    LoopConfig,
+    ObjectiveConfig,
+    OptimConfig,
+    RoleShares,
+    TrainConfig,
+)
+
+__all__ = [
+    "AudioCodecConfig",
+    "CodecConfig",
+    "CodecTrainConfig",
+    "DataConfig",
+    "EMAConfig",
+    "FORMAT_VERSION",
+    "GenerateConfig",
+    "LatentShape",
+    "LoadConfig",
+    "LoopConfig",
+    "MelConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "OptimConfig",
+    "PipelineConfig",
+    "PrepareConfig",
+    "RoleShares",
+    "Timing",
+    "TrainConfig",
+    "Trained",
+    "VideoCodecConfig",
+    "VideoKind",
+    "from_dict",
+    "read_json",
+    "to_dict",
+]

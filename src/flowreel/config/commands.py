@@ -1,0 +1,87 @@
+"""What can be chosen for the commands that don't train. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from flowreel.config.pipeline import MelConfig
+from flowreel.config.plain import check
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """A run of ``flowreel prepare``.
+
+    ``codec`` a folder of train-codec, a hub id or a path; without it the small autoencoder is fitted on the clips
+    first, for ``codec_steps``. ``posterior``: the mean of its latents, or a sample. ``dtype``, ``shard_mb``: how
+    latents are stored. ``batch`` frames are encoded together. ``size`` pixels a side, or [height, width]; ``fit``:
+    "crop" the centre, "letterbox" (R-FLAV, bicubic), "stretch", or "random" crops (GenerativeFlow), ``crops`` of each
+    clip. ``audio``: "auto" keeps sound if every clip has it, "require" skips clips without, "silence" fills in,
+    "none" drops it. ``channel``: "mean" or the "first" (R-FLAV) of a stereo track. ``peak`` normalises each clip's
+    loudest sample to it (R-FLAV 0.95); 0 leaves it.
+    """
+
+    codec: str = ""
+    size: int | tuple[int, int] = 64
+    fps: float = 10.0
+    fit: Literal["crop", "letterbox", "stretch", "random"] = "crop"
+    crops: int = 1
+    audio: Literal["auto", "require", "silence", "none"] = "auto"
+    channel: Literal["mean", "first"] = "mean"
+    peak: float = 0.0
+    posterior: Literal["mean", "sample"] = "mean"
+    dtype: Literal["float16", "float32"] = "float16"
+    shard_mb: int = 64
+    batch: int = 32
+    seed: int = 0
+    mel: MelConfig = field(default_factory=MelConfig)
+    codec_steps: int = 1200
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """A run of ``flowreel generate``. What is None follows from the model.
+
+    ``out`` a file (.mp4, .mkv, .gif, .webp, .png, .wav), or a folder for several; ``label`` a class name or index;
+    ``audio``, ``video``, ``prefix`` a file, or a folder for one output per clip in it; ``batch`` samples are made in
+    step. The sampling options are those of :class:`flowreel.generation.Settings`.
+    """
+
+    out: str = "generated"
+    label: str | None = None
+    count: int = 1
+    seconds: float | None = None
+    seed: int = 0
+    guidance: float | None = None
+    steps: int | None = None
+    solver: Literal["euler", "heun"] | None = None
+    block: int | None = None
+    context: int | None = None
+    window: int | None = None
+    fps: float | None = None
+    audio: str | None = None
+    video: str | None = None
+    prefix: str | None = None
+    method: Literal["auto", "hold", "gradient"] = "auto"
+    gradient_scale: float = 25.0
+    batch: int = 1
+    device: str | None = None
+    audio_scale: float | None = None
+    autoencoder: str | None = None
+
+    def __post_init__(self) -> None:
+        check(self.count >= 1, f"--count must be at least 1, not {self.count}")
+        check(self.batch >= 1, f"--batch must be at least 1, not {self.batch}")
+
+
+@dataclass(frozen=True)
+class LoadConfig:
+    """How a checkpoint is read, where it does not say everything itself (see ``flowreel.load``)."""
+
+    audio_scale: float | None = None
+    autoencoder: str | None = None

@@ -1,0 +1,61 @@
+"""Configs as plain dictionaries and JSON, and the check that they share. Torch-free."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flowreel.errors import InputError
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise :class:`InputError` with ``message`` unless ``condition`` holds."""
+    if not condition:
+        raise InputError(message)
+
+
+T = TypeVar("T")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A plain dict (JSON-able) of a config."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
+    """Build the config ``cls`` from a plain dict, recursively; unknown keys are an :class:`InputError`."""
+    hints = typing.get_type_hints(cls)
+    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise InputError(
+            f"{where or cls.__name__}: unknown key(s) {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+        )
+    converted = {name: _convert(hints[name], value, f"{where}.{name}".lstrip(".")) for name, value in values.items()}
+    try:
+        return cls(**converted)
+    except TypeError as error:
+        raise InputError(f"{where or cls.__name__} is incomplete or has values of a wrong type: {error}") from error
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    options = [a for a in typing.get_args(hint) if dataclasses.is_dataclass(a)] if typing.get_args(hint) else []
+    if dataclasses.is_dataclass(hint):
+        options = [hint]
+    if options and isinstance(value, dict):
+        return from_dict(options[0], value, where)  # type: ignore[arg-type]
+    return tuple(value) if isinstance(value, list) else value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object, or say what is wrong with the file."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds a {type(values).__name__}, not an object")
+    return values

@@ -1,0 +1,183 @@
+"""What can be chosen for a training run, its defaults, and which combinations are impossible. Torch-free."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+from flowreel.config.pipeline import ModelConfig
+from flowreel.config.plain import check
+
+# --- objective ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RoleShares:
+    """How often a training sample plays each role. Shares are relative: they are divided by their sum.
+
+    ``joint``: both streams share one progress u; ``independent``: each stream has its own u; ``audio_clean`` and
+    ``video_clean``: that stream is given (t = 1); ``context``: the oldest frames are given. A video-only model uses
+    ``joint`` and ``context`` alone.
+    """
+
+    joint: float = 1.0
+    independent: float = 0.0
+    audio_clean: float = 0.0
+    video_clean: float = 0.0
+    context: float = 0.0
+
+    def __post_init__(self) -> None:
+        shares = dataclasses.asdict(self)
+        check(all(share >= 0 for share in shares.values()), f"role shares must be 0 or more: {shares}")
+        check(sum(shares.values()) > 0, "at least one role share must be above 0")
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What training draws: roles, the share of warm-up (``ramp``) among rolling samples, blocks and contexts (each
+    drawn evenly from its list; ``contexts`` are for the role ``context``), the law of u, the per-frame weight."""
+
+    roles: RoleShares = field(default_factory=RoleShares)
+    warmup: float = 0.2
+    blocks: tuple[int, ...] = (1,)
+    contexts: tuple[int, ...] = ()
+    progress: Literal["uniform", "logit_normal"] = "uniform"
+    weight: Literal["none", "logit_normal"] = "none"
+
+    def __post_init__(self) -> None:
+        check(0 <= self.warmup <= 1, f"objective.warmup must be in [0, 1], not {self.warmup}")
+        known = {"progress": ("uniform", "logit_normal"), "weight": ("none", "logit_normal")}
+        for name, options in known.items():
+            value = getattr(self, name)
+            check(value in options, f"objective.{name} must be {' or '.join(options)}, not {value!r}")
+        check(
+            bool(self.blocks) and min(self.blocks) >= 1,
+            f"objective.blocks must list whole numbers from 1, not {self.blocks}",
+        )
+        if self.roles.context > 0:
+            check(bool(self.contexts), "objective.roles.context is above 0: list objective.contexts, for example [4]")
+
+
+# --- training -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Windows of ``window`` frames, every ``stride``-th frame, flipped left-right with probability ``flip``; of the
+    first ``limit`` clips alone if above 0 (for over-fitting on purpose)."""
+
+    window: int = 10
+    stride: int = 1
+    flip: float = 0.0
+    limit: int = 0
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with weight decay on matrices alone, linear warm-up, then constant or cosine down to ``final`` * lr."""
+
+    lr: float = 3e-4
+    beta1: float = 0.9
+    beta2: float = 0.99
+    eps: float = 1e-8
+    weight_decay: float = 0.02
+    warmup: int = 50
+    schedule: Literal["constant", "cosine"] = "constant"
+    final: float = 0.1
+    clip: float = 1.0
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        check(self.lr > 0, f"optim.lr must be above 0, not {self.lr}")
+        for name in ("beta1", "beta2"):
+            check(0 <= getattr(self, name) < 1, f"optim.{name} must be in [0, 1), not {getattr(self, name)}")
+        for name in ("eps", "weight_decay", "warmup", "clip"):
+            check(getattr(self, name) >= 0, f"optim.{name} must be 0 or more, not {getattr(self, name)}")
+        check(0 <= self.final <= 1, f"optim.final must be in [0, 1], not {self.final}")
+
+
+@dataclass(frozen=True)
+class EMAConfig:
+    """The moving average of the weights: ``power`` decays with 1 - (1 + step)^-power up to ``decay``; ``fixed`` with
+    ``decay``; ``none`` exports the raw weights."""
+
+    kind: Literal["power", "fixed", "none"] = "power"
+    power: float = 0.75
+    decay: float = 0.9999
+
+    def __post_init__(self) -> None:
+        check(0 <= self.decay < 1, f"ema.decay must be in [0, 1), not {self.decay}")
+        check(self.power > 0, f"ema.power must be above 0, not {self.power}")
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What every training run has, of a flow or of a codec. ``batch`` is the global batch, over all processes and
+    accumulation steps. ``precision`` "bfloat16" is autocast. ``checkpointing`` recomputes blocks to save memory. Every
+    ``log`` steps a line, every ``save`` steps a checkpoint (the newest ``keep`` stay), every ``preview`` steps a
+    preview; ``preview`` 0 draws none. ``tracker``: curves for TensorBoard beside the loss picture."""
+
+    steps: int = 1000
+    batch: int = 16
+    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    checkpointing: bool = False
+    log: int = 10
+    save: int = 200
+    keep: int = 2
+    preview: int = 200
+    tracker: Literal["none", "tensorboard"] = "none"
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    ema: EMAConfig = field(default_factory=EMAConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "log", "save", "keep"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        check(
+            self.optim.accumulate >= 1 and self.batch % self.optim.accumulate == 0,
+            f"batch {self.batch} is not a multiple of optim.accumulate {self.optim.accumulate}",
+        )
+
+
+@dataclass(frozen=True)
+class TrainConfig(LoopConfig):
+    """A run of ``flowreel train``."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        window, objective = self.data.window, self.objective
+        contexts = objective.contexts if objective.roles.context > 0 else ()
+        for block in objective.blocks:
+            for context in (0, *contexts):
+                check(
+                    context < window and context % block == 0 and (window - context) % block == 0,
+                    f"data.window {window} with context {context} can't be cut into blocks of {block}: "
+                    "window and context must be multiples of every block, and context smaller than the window",
+                )
+
+
+@dataclass(frozen=True)
+class CodecTrainConfig(LoopConfig):
+    """A run of ``flowreel train-codec``: our small autoencoder on single frames. ``frames`` is how many, drawn evenly
+    from the clips, are held in memory."""
+
+    steps: int = 1200
+    batch: int = 8
+    save: int = 300
+    preview: int = 300
+    size: int = 64
+    fps: float = 10.0
+    frames: int = 4000
+    channels: int = 8
+    width: int = 32
+    kl: float = 1e-4
+    fit: Literal["crop", "letterbox", "stretch"] = "crop"
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-3, beta2=0.95, warmup=50, schedule="cosine"))
+    ema: EMAConfig = field(default_factory=lambda: EMAConfig(kind="fixed", decay=0.99))
