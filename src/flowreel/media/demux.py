@@ -60,7 +60,7 @@ def audio_stream(container: InputContainer, path: Path) -> av.AudioStream:
         if stream.codec_context is not None:
             return stream
     raise InputError(
-        f"{path} has no audio stream that can be decoded: give a file with sound (in Python, audio=False reads the picture alone)"
+        f"{path} has no audio stream that can be decoded: give a file with sound, or read the picture alone"
     )
 
 
