@@ -13,7 +13,7 @@ fi
 echo "== clips to latents: $out/data (fits a small autoencoder first)"
 flowreel prepare "$out/clips" "$out/data" --size 32 --codec_steps 600
 echo "== train: $out/run"
-flowreel train "$out/data" "$out/run" --preset laptop-joint --batch 8 --optim.lr 1e-3 --steps 500 --save 250 --preview 0 --log 50
+flowreel train "$out/data" "$out/run" --preset laptop-joint --batch 8 --optim.lr 1e-3 --steps 800 --save 400 --preview 0 --log 50
 echo "== generate"
 for label in low high; do
   flowreel generate "$out/run" --out "$out/$label.mp4" --label "$label" --seconds 2.4 --seed 1 --guidance 2
