@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from flowreel.config import FORMAT_VERSION, read_json
+from flowreel.config import FORMAT_VERSION, flat, read_json
 from flowreel.errors import InputError
 from flowreel.pickles import plain_name
 
@@ -247,7 +247,7 @@ def check_same(run: Path, saved: dict[str, Any], now: dict[str, Any], free: set[
 
     Names in ``free`` (dotted, below ``config``) may differ; runs of two kinds differ in their kind alone.
     """
-    before, after = (_flat(json.loads(json.dumps(settings))) for settings in (saved, now))  # tuples become lists
+    before, after = (flat(json.loads(json.dumps(settings))) for settings in (saved, now))  # tuples become lists
     differing = [
         f"{name.removeprefix('config.')}: saved {before[name]}, now {after[name]}"
         for name in sorted(before.keys() & after.keys())
@@ -259,13 +259,6 @@ def check_same(run: Path, saved: dict[str, Any], now: dict[str, Any], free: set[
             f"{run} was trained with other settings:\n  {listed}\n"
             "To go on with it, give the saved values; to train with the new ones, choose another run folder."
         )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
 
 
 # --- optimizer ----------------------------------------------------------------------------------------------------

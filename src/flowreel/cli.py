@@ -21,7 +21,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowreel.config import CodecTrainConfig, GenerateConfig, LoadConfig, PrepareConfig, TrainConfig, from_dict, to_dict
+from flowreel.config import (
+    CodecTrainConfig,
+    GenerateConfig,
+    LoadConfig,
+    PrepareConfig,
+    TrainConfig,
+    flat,
+    from_dict,
+    to_dict,
+)
 from flowreel.errors import InputError
 from flowreel.presets import PRESETS, preset
 from flowreel.report import Report
@@ -184,7 +193,7 @@ def parse(name: str, command: Command, arguments: list[str]) -> tuple[list[str],
         )
     parser.add_class_arguments(command.options, None)
     if command.presets:
-        parser.set_defaults(_flat(to_dict(preset(_value_of("--preset", arguments, "laptop")))))
+        parser.set_defaults(flat(to_dict(preset(_value_of("--preset", arguments, "laptop")))))
     try:
         values = parser.parse_args(_with_lists(arguments, command.options)).as_dict()
     except argparse.ArgumentError as error:
@@ -214,14 +223,6 @@ def _value_of(option: str, arguments: Sequence[str], default: str) -> str:
         if argument.startswith(f"{option}="):
             return argument.split("=", 1)[1]
     return default
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted ones."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _with_lists(arguments: Sequence[str], options: type) -> list[str]:

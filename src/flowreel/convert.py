@@ -148,9 +148,8 @@ def read_rflav_folder(folder: Path, source: str = "") -> Published:
     return _rflav(state, config, source or str(folder), folder / "vocoder")
 
 
-def read_rflav_save(path: Path) -> Published:
-    """What R-FLAV's trainer saves: ``final.pt`` (its EMA weights are taken) or ``ema.pth``."""
-    saved = load_pickle(path)
+def read_rflav_save(path: Path, saved: Any) -> Published:
+    """What R-FLAV's trainer saves at ``path``, already read: ``final.pt`` (its EMA weights are taken) or ``ema.pth``."""
     if "shadow_params" in saved:
         shadow, arguments = saved["shadow_params"], _trainer_arguments(path)
         names = list(_rflav_parameter_names(len(shadow)))
@@ -272,9 +271,8 @@ def _trainer_arguments(path: Path) -> dict[str, Any]:
 # --- GenerativeFlow -----------------------------------------------------------------------------------------------
 
 
-def read_generativeflow(path: Path) -> Published:
+def read_generativeflow(path: Path, content: Any) -> Published:
     """GenerativeFlow's ``content.pt`` or numbered checkpoints: ``{"dnn": state_dict, "args": Namespace, ...}``."""
-    content = load_pickle(path)
     state = plain(content["dnn"])
     arguments = vars(content["args"]) if "args" in content else {}
     _require(path, state, *FLOWFIELD_MEASURED)
@@ -335,9 +333,9 @@ def read_published(path: Path, source: str = "") -> Published:
     saved = load_pickle(path)
     keys = set(saved) if isinstance(saved, dict) else set()
     if "dnn" in keys:
-        return read_generativeflow(path)
+        return read_generativeflow(path, saved)
     if "shadow_params" in keys or {"model", "ema", "args"} <= keys:
-        return read_rflav_save(path)
+        return read_rflav_save(path, saved)
     raise InputError(
         f"{path} is neither GenerativeFlow's content.pt (keys dnn, args) nor R-FLAV's final.pt (model, ema, args) or "
         f"ema.pth (shadow_params): it has {', '.join(sorted(map(str, keys))) or type(saved).__name__}"

@@ -320,9 +320,8 @@ class Generation(Iterator[list[Clip]]):
             latents, masks = self._given.window(start, frames)
             for k in followed:  # their history alone is held
                 masks[k] = masks[k] & (torch.arange(start, start + frames, device=masks[k].device) < self._given.prefix)
-            held = list(latents)
-            expanded = {k: latents[k].expand(batch, *latents[k].shape[1:]) for k in held}
-            return expanded, {k: masks[k].expand(batch, -1) for k in held}
+            expanded = {k: v.expand(batch, *v.shape[1:]) for k, v in latents.items()}
+            return expanded, {k: mask.expand(batch, -1) for k, mask in masks.items()}
 
         return condition
 

@@ -1,6 +1,6 @@
 """The one loop of every training run, of a flow or of a codec.
 
-Knows: the order in which a run reports, previews, saves, stops and steps; how it resumes; how processes share it.
+Knows: the order in which a run reports, saves, previews, stops and steps; how it resumes; how processes share it.
 Does not know: what is trained on what: that is a :class:`Task` (``train.py``, ``train_codec.py``).
 
 A run is a pure function of its settings and data: the clips of a step, everything random about sample ``n``, the

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowreel.codec import Codec, TinyAutoencoder
+from flowreel.codec.video import from_unit, to_unit
 from flowreel.config import AudioCodecConfig, CodecConfig, CodecTrainConfig, Timing, VideoCodecConfig
 from flowreel.dataset import GlobalOrder
 from flowreel.errors import InputError
@@ -146,16 +147,6 @@ def divergence(mean: Tensor, logvar: Tensor) -> Tensor:
     """KL(N(mean, exp(logvar)) || N(0, 1)) in nats, the mean over all latents (arXiv 1312.6114)."""
     mean, logvar = mean.float(), logvar.float()
     return (mean.square() + logvar.exp() - 1 - logvar).mean() / 2
-
-
-def to_unit(frames: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [-1, 1]."""
-    return frames.movedim(-1, 1).float() / 127.5 - 1
-
-
-def from_unit(frames: Tensor) -> Tensor:
-    """The inverse of :func:`to_unit`, rounded and clamped."""
-    return ((frames.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).movedim(1, -1)
 
 
 # --- frames -------------------------------------------------------------------------------------------------------

@@ -27,6 +27,16 @@ PIXELS, FRAMES = 16 * 256 * 256, 32
 CONFIG = "config.json"
 
 
+def to_unit(frames: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [-1, 1]."""
+    return frames.movedim(-1, 1).float() / 127.5 - 1
+
+
+def from_unit(frames: Tensor) -> Tensor:
+    """The inverse of :func:`to_unit`, rounded and clamped."""
+    return ((frames.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).movedim(1, -1)
+
+
 class VideoAutoencoder:
     """The autoencoder that ``config`` names, loaded when it is first needed.
 
@@ -111,7 +121,7 @@ class VideoAutoencoder:
             self.module.save_pretrained(folder)
 
     def _encode(self, frames: Tensor, generator: torch.Generator | None) -> Tensor:
-        x = frames.to(self.device).movedim(-1, 1).float() / 127.5 - 1
+        x = to_unit(frames.to(self.device))
         encoded = self.module.encode(x)
         if self.config.kind == "tiny":
             mean, std = encoded[0], torch.exp(encoded[1] / 2)
@@ -127,7 +137,7 @@ class VideoAutoencoder:
     def _decode(self, latents: Tensor) -> Tensor:
         decoded = self.module.decode(latents.float().to(self.device))
         x = decoded if self.config.kind == "tiny" else decoded[0]
-        return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).movedim(1, -1).contiguous().cpu()
+        return from_unit(x).contiguous().cpu()
 
     def _load(self) -> nn.Module:
         source = self.config.source

@@ -18,7 +18,7 @@ from flowreel.config.pipeline import (
     VideoCodecConfig,
     VideoKind,
 )
-from flowreel.config.plain import from_dict, read_json, to_dict
+from flowreel.config.plain import flat, from_dict, read_json, to_dict
 from flowreel.config.training import (
     CodecTrainConfig,
     DataConfig,
@@ -53,6 +53,7 @@ __all__ = [
     "Trained",
     "VideoCodecConfig",
     "VideoKind",
+    "flat",
     "from_dict",
     "read_json",
     "to_dict",

@@ -25,6 +25,14 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted ones: ``{"model": {"dim": 64}}`` is ``{"model.dim": 64}``."""
+    dotted: dict[str, Any] = {}
+    for name, value in values.items():
+        dotted |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return dotted
+
+
 def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
     """Build the config ``cls`` from a plain dict, recursively; unknown keys are an :class:`InputError`."""
     hints = typing.get_type_hints(cls)
