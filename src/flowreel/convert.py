@@ -149,7 +149,7 @@ def read_rflav_folder(folder: Path, source: str = "") -> Published:
 
 
 def read_rflav_save(path: Path, saved: Any) -> Published:
-    """What R-FLAV's trainer saves at ``path``, already read: ``final.pt`` (its EMA weights are taken) or ``ema.pth``."""
+    """R-FLAV's trainer's save at ``path``, already read: ``final.pt`` (its EMA weights are taken) or ``ema.pth``."""
     if "shadow_params" in saved:
         shadow, arguments = saved["shadow_params"], _trainer_arguments(path)
         names = list(_rflav_parameter_names(len(shadow)))
