@@ -1,11 +1,12 @@
 """Clips in and out of files: pictures and sound with exact times, in constant memory.
 
-``clip`` is what a clip is, ``reading`` and ``writing`` are PyAV (FFmpeg), ``resize`` fits pictures into a size and
-``pictures`` draws a clip on one page. Nothing here knows of latents or of torch.
+``clip`` is what a clip is, ``reading`` and ``writing`` are PyAV (FFmpeg), ``rgb`` and ``hdr`` bring a picture to 8-bit
+RGB, ``resize`` fits pictures into a size and ``pictures`` draws a clip on one page. Nothing here knows of latents or of
+torch.
 """
 
 from flowreel.media.clip import Clip, samples_for
-from flowreel.media.pictures import contact_sheet, spectrogram
+from flowreel.media.pictures import contact_sheet, spectrogram, stack_pictures
 from flowreel.media.reading import MediaInfo, iterate, probe
 from flowreel.media.resize import Fit, resize_frames
 from flowreel.media.sound import read_sound
@@ -23,4 +24,5 @@ __all__ = [
     "resize_frames",
     "samples_for",
     "spectrogram",
+    "stack_pictures",
 ]

@@ -1,22 +1,35 @@
-"""Open a media file safely and decode one of its streams with exact times. What goes wrong becomes an InputError."""
+"""Open a media file safely and decode one of its streams with exact times. What goes wrong becomes an InputError.
+
+Damage is noticed where FFmpeg can't decode, where a file is shorter than its index or header says (MP4, MOV, AVI, MKV,
+WebM; an MPEG transport stream says nothing of its length), and where times leap further than the file says it lasts.
+Damage that still decodes to a picture or a sound is not noticed: these formats have no checksums.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+from av.codec.context import ThreadType
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 
 from flowreel.errors import InputError
 
 # One decoded frame: the frame, when it starts, when it ends, the tick of the clock that both were rounded to (seconds).
 Timed = tuple[Any, Fraction, Fraction, Fraction]
 Pick = Callable[[InputContainer, Path], Any]
+
+threads = 0
+"""Threads that FFmpeg decodes one stream with; 0 leaves it to FFmpeg. Processes that share a machine set 1."""
+
+_LEAP = 1  # seconds without anything that the file's stated length has to cover
+_LONG_LEAP = 60  # seconds without anything that are believed of a file that states no length
+_MAX_PIXELS = 1 << 27  # of one picture: 16384 x 8192
 
 
 @contextlib.contextmanager
@@ -31,26 +44,35 @@ def explained(path: Path) -> Iterator[None]:
 
 def opened(path: Path) -> InputContainer:
     """The open container; the caller closes it."""
-    if not path.exists():
-        raise InputError(f"{path} does not exist")
-    if not path.is_file():
-        raise InputError(f"{path} is not a file: give one media file")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes)")
+    try:
+        if not path.exists():
+            raise InputError(f"{path} does not exist")
+        if not path.is_file():
+            raise InputError(f"{path} is not a file: give one media file")
+        if path.stat().st_size == 0:
+            raise InputError(f"{path} is empty (0 bytes)")
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror}") from error
     # "file:" keeps colons in names from being read as protocols; the whitelist keeps playlists from reaching elsewhere.
     return av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
 
 
 def video_stream(container: InputContainer, path: Path) -> av.VideoStream:
     """The first video stream that is not a cover picture."""
+    if container.format.name.endswith("_pipe") or container.format.name == "image2":
+        raise InputError(f"{path} is a still picture, whatever its name ends in: give a file with moving pictures")
     cover = Disposition.attached_pic | Disposition.timed_thumbnails
     for stream in container.streams.video:
         if not stream.disposition & cover:
-            if stream.codec_context is None:
+            context = stream.codec_context
+            if context is None:
                 raise InputError(f"{path}: its video codec is not supported; convert it, for example to H.264")
-            stream.thread_type = "AUTO"
+            context.thread_type, context.thread_count = ThreadType.AUTO, threads
+            context.options = {"max_pixels": str(_MAX_PIXELS)}
             return stream
-    kinds = sorted({"cover picture" if s.type == "video" else s.type for s in container.streams}) or ["nothing"]
+    kinds = sorted({"cover picture" if s.type == "video" else s.type for s in container.streams})
+    if not kinds:
+        raise InputError(f"{path} has no streams, so no picture: it is empty or damaged")
     raise InputError(f"{path} has no video stream, only {', '.join(kinds)}: give a file with moving pictures")
 
 
@@ -69,39 +91,112 @@ def decoded(path: Path, pick: Pick, zero: Fraction | None, since: Fraction | Non
 
     Seeking is only a short cut: where it is impossible or lands too late, decoding begins at the start of the file.
     """
+    container, stream = started(path, pick)
     if since is not None and zero is not None and since > zero:
-        with explained(path), opened(path) as container:
-            stream = pick(container, path)
-            with contextlib.suppress(av.FFmpegError):
-                container.seek(int(since / stream.time_base), stream=stream)
-            frames = _timed(path, container, stream)
-            first = next(frames, None)
-            if first is not None and first[1] <= since:
-                yield first
-                yield from frames
-                return
-    with explained(path), opened(path) as container:
-        yield from _timed(path, container, pick(container, path))
+        with contextlib.suppress(av.FFmpegError):
+            container.seek(int(since / stream.time_base), stream=stream)
+        frames = timed(path, container, stream)
+        first = next(frames, None)
+        if first is not None and first[1] <= since:
+            yield first
+            yield from frames
+            return
+        frames.close()
+        container, stream = started(path, pick)
+    yield from timed(path, container, stream)
+
+
+def started(path: Path, pick: Pick) -> tuple[InputContainer, Any]:
+    """The open container and the stream that ``pick`` picks; ``timed`` closes it."""
+    with explained(path):
+        container = opened(path)
+        try:
+            return container, pick(container, path)
+        except BaseException:
+            container.close()
+            raise
+
+
+def timed(path: Path, container: InputContainer, stream: Any) -> Generator[Timed]:
+    """Every frame from where the container is; closes it in the end."""
+    with explained(path), container:
+        yield from _timed(path, container, stream)
 
 
 def _timed(path: Path, container: InputContainer, stream: Any) -> Iterator[Timed]:
-    end = Fraction(0)
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = Discard.all
+    covered = _covered(container, stream)
+    end: Fraction | None = None
+    tick: Fraction = stream.time_base
     try:
         for frame in container.decode(stream):
-            tick = frame.time_base or stream.time_base
-            start = end if frame.pts is None else frame.pts * tick
-            end = start + _duration(frame, stream, tick)
+            start = (end or Fraction(0)) if frame.pts is None else frame.pts * tick
+            until = start + _duration(frame, stream, tick)
+            _check_leap(path, stream, end, start, until, covered)
+            end = until
             yield frame, start, end, tick
     except av.FFmpegError as error:
         raise _broken(path, stream, end, str(error.strerror or error)) from error
     index = stream.index_entries
     if len(index) and index[-1].pos + index[-1].size > path.stat().st_size:
         raise _broken(path, stream, end, "the file is shorter than its index says")
+    if _segment_end(path) > path.stat().st_size:
+        raise _broken(path, stream, end, "the file is shorter than its header says")
 
 
-def _broken(path: Path, stream: Any, end: Fraction, reason: str) -> InputError:
+def _covered(container: InputContainer, stream: Any) -> Fraction | None:
+    """The end of the file on its own clock, as the file states it; None where it does not."""
+    ends = []
+    if stream.duration:
+        ends.append(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    if container.duration:
+        ends.append(Fraction((container.start_time or 0) + container.duration, av.time_base))
+    return max(ends, default=None)
+
+
+def _check_leap(
+    path: Path, stream: Any, end: Fraction | None, start: Fraction, until: Fraction, covered: Fraction | None
+) -> None:
+    """Nothing may be still for longer than the file says it lasts: a damaged time would become hours of frames."""
+    before = start if end is None else end
+    if until - before <= _LEAP:
+        backwards = before - start
+        if backwards > _LONG_LEAP:
+            raise _broken(path, stream, end, f"its times leap back by {float(backwards):.0f} s")
+        return
+    leap = until - before
+    if (covered is None and leap > _LONG_LEAP) or (covered is not None and until > covered + _LEAP):
+        raise _broken(path, stream, end, f"its times leap by {float(leap):.0f} s, past the end that the file states")
+
+
+def _segment_end(path: Path) -> int:
+    """Where a Matroska file (MKV, WebM) ends as its header says (RFC 8794, 9559); 0 for other files and live ones."""
+    with path.open("rb") as file:
+        head = file.read(256)
+    if head[:4] != b"\x1a\x45\xdf\xa3":
+        return 0
+    size, at = _ebml_size(head, 4)
+    at += size or 0
+    if head[at : at + 4] != b"\x18\x53\x80\x67":
+        return 0
+    size, at = _ebml_size(head, at + 4)
+    return 0 if size is None else at + size
+
+
+def _ebml_size(data: bytes, at: int) -> tuple[int | None, int]:
+    """The size that is coded at ``at``, None if it is unknown, and where what it is the size of begins."""
+    if at >= len(data) or data[at] == 0:
+        return None, at
+    length = 9 - data[at].bit_length()
+    value = int.from_bytes(data[at : at + length]) & ((1 << 7 * length) - 1)
+    return (None if value == (1 << 7 * length) - 1 else value), at + length
+
+
+def _broken(path: Path, stream: Any, end: Fraction | None, reason: str) -> InputError:
     return InputError(
-        f"{path} is damaged or cut off: its {stream.type} can't be decoded after {float(end):.2f} s "
+        f"{path} is damaged or cut off: its {stream.type} can't be decoded after {float(end or 0):.2f} s "
         f"({reason}). Leave the file out, or read only the `seconds` before that"
     )
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import io
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -173,3 +174,10 @@ def _save(image: Image.Image, path: Path) -> Path:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return write_complete(path, buffer.getvalue())
+
+
+def stack_pictures(rows: Sequence[np.ndarray], path: str | Path) -> Path:
+    """Write a PNG of pictures (H, W, 3) uint8, of perhaps unequal width, below each other on black."""
+    width = max(row.shape[1] for row in rows)
+    padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
+    return _save(Image.fromarray(np.concatenate(padded)), Path(path))

@@ -6,8 +6,9 @@ that memory does not grow however the file interleaves them. Sound is in ``sound
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,12 +18,13 @@ import numpy as np
 
 from flowreel.errors import InputError
 from flowreel.media.clip import Channel, Clip, check_sample_rate, exact_rate, samples_for
-from flowreel.media.demux import decoded, explained, opened, video_stream
+from flowreel.media.demux import Timed, decoded, explained, started, timed, video_stream
 from flowreel.media.resize import Fit, Resizer
+from flowreel.media.rgb import Converter
 from flowreel.media.sound import Sound
 
-_UNSPECIFIED_MATRIX = 2  # AVCOL_SPC_UNSPECIFIED
-_HD_ROWS = 720
+_STATED = Fraction(1, 1000)  # seconds that a stated frame rate may be off by
+_SLOWEST = 60  # seconds that pictures may last on average where no sound goes on as long
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,9 @@ class MediaInfo:
 
 def probe(path: str | Path) -> MediaInfo:
     """What the file holds, having decoded its first picture; :class:`InputError` with the reason if that fails."""
-    return _survey(Path(path)).info
+    survey, _, rest = _survey(Path(path))
+    rest.close()
+    return survey.info
 
 
 def iterate(
@@ -103,9 +107,9 @@ def _chunks(
     seconds: float | None,
     channel: Channel | None,
 ) -> Iterator[Clip]:
-    survey = _survey(path)
+    survey, first, rest = _survey(path)
     zero = survey.zero
-    rate = rate or exact_rate(survey.info.fps)
+    rate = rate or _usable_rate(path, survey.info.fps)
     fps = float(rate)
     begin = Fraction(start).limit_denominator(1_000_000)
     limit = None if seconds is None else max(1, round(seconds * fps))
@@ -124,9 +128,17 @@ def _chunks(
         frames.clear()
         return clip
 
-    for frame, count in _runs(path, rate, zero, begin, limit):
+    if begin > 0:
+        rest.close()
+        pictures: Iterator[Timed] = decoded(path, video_stream, zero, zero + begin)
+    else:
+        pictures = itertools.chain([first], rest)
+    convert = Converter(resizer, survey.pixel_aspect)
+    for frame, count in _runs(path, pictures, rate, zero, begin, limit):
         with explained(path):
-            picture = _picture(frame, resizer, survey.pixel_aspect)
+            picture = convert(frame)
+        if frames and frames[-1].shape != picture.shape:
+            raise InputError(f"{path}: its pictures change their size midway: give the size that they shall have")
         for _ in range(count):
             frames.append(picture)
             if len(frames) == chunk:
@@ -136,15 +148,18 @@ def _chunks(
 
 
 def _runs(
-    path: Path, rate: Fraction, zero: Fraction, start: Fraction, limit: int | None
+    path: Path, pictures: Iterator[Timed], rate: Fraction, zero: Fraction, start: Fraction, limit: int | None
 ) -> Iterator[tuple[av.VideoFrame, int]]:
     """Every picture that is shown, with the number of output frames that show it."""
+    origin = zero + start
     done, shown, end = 0, None, Fraction(0)
-    for frame, time, until, tick in decoded(path, video_stream, zero, zero + start):
+    for frame, time, until, tick in pictures:
         # Containers round times to their tick (Matroska: 1 ms), which must not push a picture into the frame before.
-        tolerance = min(tick, Fraction(1, 4) / rate)
-        index = math.floor((time - zero - start + tolerance) * rate)
-        end = until - zero - start
+        # Where the tick is the time of a picture (AVI), nothing is rounded but the rate that they state.
+        rounding = tick if 2 * tick <= until - time else _STATED
+        tolerance = min(rounding, Fraction(1, 4) / rate)
+        index = math.floor((time - origin + tolerance) * rate)
+        end = until - origin
         if shown is not None and index > done:
             count = (index if limit is None else min(index, limit)) - done
             yield shown, count
@@ -160,18 +175,6 @@ def _runs(
         yield shown, total - done
 
 
-def _picture(frame: av.VideoFrame, resizer: Resizer | None, pixel_aspect: float) -> np.ndarray:
-    """RGB (H, W, 3) uint8, upright."""
-    # FFmpeg takes an untagged matrix as BT.601; players take BT.709 for high definition.
-    untagged_hd = frame.colorspace == _UNSPECIFIED_MATRIX and frame.height >= _HD_ROWS and not frame.format.is_rgb
-    picture = frame.to_ndarray(format="rgb24", src_colorspace="ITU709" if untagged_hd else None)
-    turns = round(frame.rotation / 90) % 4
-    picture = np.rot90(picture, turns) if turns else picture
-    if resizer is None:
-        return np.ascontiguousarray(picture)
-    return resizer(picture, 1 / pixel_aspect if turns % 2 else pixel_aspect)
-
-
 @dataclass(frozen=True)
 class _Survey:
     """What the file holds, the time of its first picture on its own clock, and the width of a pixel over its height."""
@@ -181,18 +184,43 @@ class _Survey:
     pixel_aspect: float
 
 
-def _survey(path: Path) -> _Survey:
-    with explained(path), opened(path) as container:
-        stream = video_stream(container, path)
-        sounds = [s for s in container.streams.audio if s.codec_context is not None]
-        fps, seconds = _own_rate(stream), _stated_seconds(container, stream)
-        sample_rate = sounds[0].rate if sounds else 0
-        pixel_aspect = float(stream.sample_aspect_ratio or 1)
-    for frame, time, until, _ in decoded(path, video_stream, None, None):
-        sides = (frame.height, frame.width) if round(frame.rotation / 90) % 2 == 0 else (frame.width, frame.height)
-        info = MediaInfo(seconds or float(until - time), fps, *sides, bool(sounds), sample_rate)
-        return _Survey(info, time, pixel_aspect)
-    raise InputError(f"{path} has a video track but no picture in it can be decoded: the file is empty or damaged")
+def _survey(path: Path) -> tuple[_Survey, Timed, Generator[Timed]]:
+    """What the file holds, its first picture, and those that follow: decoding goes on where the survey ended."""
+    container, stream = started(path, video_stream)
+    sounds = [s for s in container.streams.audio if s.codec_context is not None]
+    fps, seconds = _own_rate(stream), _stated_seconds(container, stream)
+    _check_pace(path, stream, sounds)
+    sample_rate = sounds[0].rate if sounds else 0
+    pixel_aspect = float(stream.sample_aspect_ratio or 1)
+    rest = timed(path, container, stream)
+    first = next(rest, None)
+    if first is None:
+        raise InputError(f"{path} has a video track but no picture in it can be decoded: the file is empty or damaged")
+    frame, time, until, _ = first
+    sides = (frame.height, frame.width) if round(frame.rotation / 90) % 2 == 0 else (frame.width, frame.height)
+    info = MediaInfo(seconds or float(until - time), fps, *sides, bool(sounds), sample_rate)
+    return _Survey(info, time, pixel_aspect), first, rest
+
+
+def _check_pace(path: Path, stream: av.VideoStream, sounds: list[av.AudioStream]) -> None:
+    """AVI states its length by its frame rate alone: where that is damaged, a second becomes hours."""
+    rate = stream.average_rate
+    if not rate or rate * _SLOWEST >= 1 or not stream.duration or not stream.time_base:
+        return
+    seconds = float(stream.duration * stream.time_base)
+    heard = max((float((s.duration or 0) * (s.time_base or 0)) for s in sounds), default=0.0)
+    if seconds > _SLOWEST and heard < seconds / 2:
+        raise InputError(
+            f"{path} states {float(1 / rate):.0f} s for each of its pictures, {seconds:.0f} s in all, and has no sound "
+            "that lasts as long: its frame rate is damaged, or it is a slide show, which can't be used"
+        )
+
+
+def _usable_rate(path: Path, fps: float) -> Fraction:
+    try:
+        return exact_rate(fps)
+    except InputError as error:
+        raise InputError(f"{path} states a frame rate of {fps:g}, which can't be used: give fps") from error
 
 
 def _own_rate(stream: av.VideoStream) -> float:

@@ -38,31 +38,47 @@ class Resizer:
         if len(self.crop) != 2 or not all(0 <= place <= 1 for place in self.crop):
             raise InputError(f"crop must be two numbers (y, x) from 0 to 1, not {self.crop!r}")
 
-    def __call__(self, picture: np.ndarray, pixel_aspect: float = 1.0) -> np.ndarray:
-        """``pixel_aspect`` is the width of one pixel over its height: 1 unless a file says otherwise."""
-        h, w = picture.shape[:2]
+    def sides(self, h: int, w: int, pixel_aspect: float = 1.0) -> tuple[float, float]:
+        """Rows and columns that a whole picture of ``h`` x ``w`` pixels has at the size at which it is shown."""
+        if self.fit == "stretch":
+            return self.height, self.width
+        wide = w * pixel_aspect
+        if self.fit == "letterbox":
+            ratio = min(self.width / wide, self.height / h)
+            return max(1, int(h * ratio)), max(1, int(wide * ratio))
+        if self.width / wide > self.height / h:
+            return h * self.width / wide, self.width
+        return self.height, wide * self.height / h
+
+    def __call__(
+        self, picture: np.ndarray, pixel_aspect: float = 1.0, whole: tuple[int, int] | None = None
+    ) -> np.ndarray:
+        """``pixel_aspect`` is the width of one pixel over its height: 1 unless a file says otherwise. ``whole`` are the
+        rows and columns of the picture, where what is given is a smaller copy of it: they alone decide what is seen.
+        """
+        h, w = picture.shape[:2] if whole is None else whole
         if (h, w) == (self.height, self.width) and pixel_aspect == 1:
+            return picture
+        rows, columns = self.sides(h, w, pixel_aspect)
+        if (rows, columns) == (self.height, self.width) == picture.shape[:2]:
             return picture
         image = Image.fromarray(np.ascontiguousarray(picture))
         if self.fit == "letterbox":
-            return self._letterboxed(image, pixel_aspect)
-        box = self._crop_box(h, w, pixel_aspect) if self.fit == "crop" else None
+            return self._letterboxed(image, int(rows), int(columns))
+        box = self._crop_box(rows, columns, image)
         return np.asarray(image.resize((self.width, self.height), Image.Resampling.BICUBIC, box=box))
 
-    def _crop_box(self, h: int, w: int, aspect: float) -> tuple[float, float, float, float]:
-        """The part of the picture that is seen: left, top, right, bottom in its own pixels."""
-        scale = max(self.height / h, self.width / (w * aspect))
-        rows, columns = min(h, self.height / scale), min(w, self.width / scale / aspect)
-        top, left = (h - rows) * self.crop[0], (w - columns) * self.crop[1]
-        return left, top, min(w, left + columns), min(h, top + rows)
+    def _crop_box(self, rows: float, columns: float, image: Image.Image) -> tuple[float, float, float, float]:
+        """The part of ``image`` that is seen where the whole is ``rows`` x ``columns``: left, top, right, bottom."""
+        y, x = image.height / rows, image.width / columns
+        top, left = (rows - self.height) * self.crop[0] * y, (columns - self.width) * self.crop[1] * x
+        return left, top, min(image.width, left + self.width * x), min(image.height, top + self.height * y)
 
-    def _letterboxed(self, image: Image.Image, aspect: float) -> np.ndarray:
-        wide = image.width * aspect
-        ratio = min(self.width / wide, self.height / image.height)
-        inner = max(1, int(wide * ratio)), max(1, int(image.height * ratio))
+    def _letterboxed(self, image: Image.Image, rows: int, columns: int) -> np.ndarray:
         canvas = np.zeros((self.height, self.width, 3), np.uint8)
-        top, left = (self.height - inner[1]) // 2, (self.width - inner[0]) // 2
-        canvas[top : top + inner[1], left : left + inner[0]] = np.asarray(image.resize(inner, Image.Resampling.BICUBIC))
+        top, left = (self.height - rows) // 2, (self.width - columns) // 2
+        inner = image.resize((columns, rows), Image.Resampling.BICUBIC)
+        canvas[top : top + rows, left : left + columns] = np.asarray(inner)
         return canvas
 
 

@@ -1,4 +1,9 @@
-"""The sound of a file as one stream of mono samples that starts at an exact instant. Without end: silence follows."""
+"""The sound of a file as one stream of mono samples that starts at an exact instant. Without end: silence follows.
+
+The delay of an encoder (AAC 1024 samples, LAME's MP3 1105) is taken off by FFmpeg where the container states it: MP4,
+MOV, MKV, WebM, TS. AVI has no place for it, so compressed sound in AVI is late by up to 25 ms. It is left so: FFmpeg's
+own AVI files delay the pictures as well, by one of theirs, and nothing in a file tells who made it.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +16,10 @@ import numpy as np
 
 from flowreel.errors import InputError
 from flowreel.media.clip import Channel, check_sample_rate
-from flowreel.media.demux import audio_stream, decoded
+from flowreel.media.demux import audio_stream, decoded, explained
 
 SLACK = Fraction(5, 1000)  # seconds that timestamps may be off before samples are cut or silence is put in
+_PLANES = 8  # AV_NUM_DATA_POINTERS
 _RUN_UP = Fraction(1, 4)  # seconds decoded before the start, in which decoder and resampler settle
 
 
@@ -82,11 +88,11 @@ def _resampled(path: Path, zero: Fraction, since: Fraction, sample_rate: int, ch
         silence, block = place(_mono(frame, channel), round((time - since) * rate), written, slack)
         written += silence + len(block)
         for piece in _pieces(silence, rate):
-            yield from _resample(resampler, piece, rate)
+            yield from _resample(path, resampler, piece, rate)
         if len(block):
-            yield from _resample(resampler, block, rate)
+            yield from _resample(path, resampler, block, rate)
     if rate:
-        yield from _resample(resampler, None, rate)
+        yield from _resample(path, resampler, None, rate)
 
 
 def _pieces(silence: int, rate: int) -> Iterator[np.ndarray]:
@@ -95,23 +101,39 @@ def _pieces(silence: int, rate: int) -> Iterator[np.ndarray]:
         yield np.zeros(min(rate, silence - begin), np.float32)
 
 
-def _resample(resampler: av.AudioResampler, samples: np.ndarray | None, rate: int) -> Iterator[np.ndarray]:
+def _resample(path: Path, resampler: av.AudioResampler, samples: np.ndarray | None, rate: int) -> Iterator[np.ndarray]:
+    if rate == resampler.rate:
+        yield from () if samples is None else (samples,)
+        return
     frame = None
     if samples is not None:
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="flt", layout="mono")
         frame.sample_rate = rate
-    for done in resampler.resample(frame):
+    with explained(path):
+        resampled = resampler.resample(frame)
+    for done in resampled:
         yield done.to_ndarray()[0].copy()
 
 
 def _mono(frame: av.AudioFrame, channel: Channel) -> np.ndarray:
     """(S,) float32 of a frame in any sample format."""
+    if frame.format.is_planar and frame.layout.nb_channels >= _PLANES:
+        frame = _packed(frame)
     samples: np.ndarray = frame.to_ndarray()  # planar (channels, S), packed (1, S * channels)
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
     samples = samples[:1] if channel == "first" else samples
+    if samples.dtype == np.float32 and len(samples) == 1:
+        return samples[0]
     if samples.dtype == np.uint8:
         return ((samples.astype(np.float32) - 128) / 128).mean(axis=0, dtype=np.float32)
     if np.issubdtype(samples.dtype, np.integer):
         return (samples / -float(np.iinfo(samples.dtype).min)).mean(axis=0).astype(np.float32)
     return samples.mean(axis=0).astype(np.float32)
+
+
+def _packed(frame: av.AudioFrame) -> av.AudioFrame:
+    """The same samples in one plane: PyAV reads past the end of a frame's list of planes where that is full."""
+    packer = av.AudioResampler(frame.format.packed.name, frame.layout, frame.sample_rate)
+    (packed,) = packer.resample(frame)
+    return packed
