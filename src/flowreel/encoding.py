@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -17,7 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowreel import checkpoint
 from flowreel.codec import Codec, mel
+from flowreel.codec.vocoder import HiFiGAN, load_for
 from flowreel.config import (
     AudioCodecConfig,
     CodecConfig,
@@ -31,19 +34,33 @@ from flowreel.config import (
 from flowreel.errors import InputError
 from flowreel.media import Clip, iterate
 from flowreel.moments import Moments
+from flowreel.parts import Parts
 from flowreel.presets import AUTOENCODERS
-from flowreel.shards import Record
-from flowreel.sources import Report, Source
+from flowreel.processes import Processes, device
+from flowreel.report import Report
+from flowreel.shards import CODEC, Record
+from flowreel.sources import Source
+from flowreel.workers import Beat, Work
 
 KINDS = tuple(kind for kind in get_args(VideoKind) if kind != "tiny")
 """The classes of diffusers that can be a codec."""
 
 
-def choose_codec(clips: Path, training: Path, config: PrepareConfig, timing: Timing, report: Report) -> Codec:
+def choose_codec(
+    clips: Path,
+    training: Path,
+    config: PrepareConfig,
+    timing: Timing,
+    report: Report,
+    *,
+    keep: bool = False,
+    processes: Processes | None = None,
+) -> Codec:
     """The codec that ``config.codec`` names; where it names none, the small autoencoder is fitted on ``clips`` in the
-    folder ``training``. Its clocks are ``timing``, its scales not measured yet.
+    folder ``training`` by all ``processes``, unless ``keep`` says that what was fitted there is to be kept. Its clocks
+    are ``timing``, its scales not measured yet; its vocoder is the one that ``config.vocoder`` names, or its own.
 
-    Raises :class:`InputError` for a codec that is not there or of a kind that can't be used, and for a size that is no
+    Raises :class:`InputError` for a codec or a vocoder that is not there or can't be used, and for a size that is no
     multiple of its factor.
     """
     if config.codec:
@@ -51,25 +68,36 @@ def choose_codec(clips: Path, training: Path, config: PrepareConfig, timing: Tim
         _check_size(config, given.video.factor)
     else:
         _check_size(config, VideoCodecConfig().factor)
-        folder = _fit(clips, training, config, report)
+        folder = training if keep and _is_fitted(training, config) else _fit(clips, training, config, report, processes)
         given = Codec.load(folder).config
     fit = "crop" if config.fit == "random" else config.fit
     video = replace(given.video, posterior=config.posterior, fit=fit)
-    audio = _audio(given.audio, config, report) if timing.has_audio else None
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Codec(CodecConfig(video, audio), timing, folder, device=device)
+    vocoder = _vocoder(config, timing)
+    audio = _audio(given.audio, config, vocoder, report) if timing.has_audio else None
+    device = processes.device if processes is not None else "cpu"
+    return Codec(CodecConfig(video, audio), timing, folder, vocoder=vocoder, device=device)
 
 
 def named_codec(name: str) -> tuple[CodecConfig, Path | None]:
-    """Settings and, where the weights are our own, folder of a codec: a known hub id, a folder, or another hub id."""
+    """Settings and, where the weights are our own, folder of a codec: a known hub id, a folder of a codec or of a
+    pipeline, or another hub id."""
     if name in AUTOENCODERS:
         return CodecConfig(AUTOENCODERS[name]), None
-    folder = Path(name)
-    if not folder.is_dir():
+    folder = codec_folder(name)
+    if folder is None:
         return CodecConfig(_diffusers(name, read_json(_from_hub(name)))), None
     if (folder / "config.json").is_file() and "_class_name" in (values := read_json(folder / "config.json")):
         return CodecConfig(_diffusers(str(folder.resolve()), values)), None
     return Codec.load(folder).config, folder
+
+
+def codec_folder(name: str) -> Path | None:
+    """The folder that holds the codec ``name``, if that is the path of a folder: itself, or ``codec/`` in a pipeline's
+    or in a prepared one."""
+    folder = Path(name)
+    if not name or name in AUTOENCODERS or not folder.is_dir():
+        return None
+    return folder / CODEC if (folder / CODEC / "config.json").is_file() else folder
 
 
 def _from_hub(name: str) -> Path:
@@ -100,10 +128,17 @@ def _diffusers(source: str, values: dict[str, Any]) -> VideoCodecConfig:
     )
 
 
-def _fit(clips: Path, training: Path, config: PrepareConfig, report: Report) -> Path:
+def _is_fitted(training: Path, config: PrepareConfig) -> bool:
+    """Whether fitting in ``training`` went to its end, and to its last export."""
+    steps = checkpoint.steps(training)
+    return bool(steps) and steps[-1] >= config.codec_steps and checkpoint.exported(training) == steps[-1]
+
+
+def _fit(
+    clips: Path, training: Path, config: PrepareConfig, report: Report, processes: Processes | None = None
+) -> Path:
     from flowreel.train_codec import train_codec
 
-    report("no codec was given: fitting the small autoencoder on the clips first (--codec takes a finished one)")
     settings = CodecTrainConfig(
         steps=config.codec_steps,
         size=min(config.height_width),
@@ -111,13 +146,44 @@ def _fit(clips: Path, training: Path, config: PrepareConfig, report: Report) -> 
         fit="crop" if config.fit == "random" else config.fit,
         seed=config.seed,
     )
-    return train_codec(clips, training, settings, report)
+    world = processes.world if processes is not None else 1
+    if settings.batch % world:
+        shares = [str(n) for n in range(1, settings.batch + 1) if settings.batch % n == 0]
+        raise InputError(
+            f"no codec was given, and {world} processes can't share the batch of {settings.batch} that one is fitted "
+            f"with: start {' or '.join(shares)}, or fit one before with flowreel train-codec and give it with --codec"
+        )
+    report("no codec was given: fitting the small autoencoder on the clips first (--codec takes a finished one)")
+    try:
+        train_codec(clips, training, settings, report)
+    except InputError as error:
+        if not checkpoint.steps(training):
+            raise
+        raise InputError(
+            f"{error}\nThis is the autoencoder that was being fitted: delete {training} to begin anew."
+        ) from error
+    if processes is not None:
+        processes.wait()  # the last export is one process's
+    return training
 
 
-def _audio(given: AudioCodecConfig | None, config: PrepareConfig, report: Report) -> AudioCodecConfig:
-    """The settings of sound, with the codec's vocoder where it was made for the same log-mel."""
+def _vocoder(config: PrepareConfig, timing: Timing) -> HiFiGAN | None:
+    """The vocoder that is chosen, None where it is the codec's."""
+    if not config.vocoder:
+        return None
+    if not timing.has_audio:
+        raise InputError(f"vocoder {config.vocoder} is for sound, but none is kept: leave --vocoder out")
+    return load_for(config.vocoder, config.mel)
+
+
+def _audio(
+    given: AudioCodecConfig | None, config: PrepareConfig, chosen: HiFiGAN | None, report: Report
+) -> AudioCodecConfig:
+    """The settings of sound, with the vocoder that was chosen, or the codec's where it was made for this log-mel."""
     vocoder = given.vocoder if given is not None else ""
-    if given is not None and vocoder and given.mel != config.mel:
+    if chosen is not None:
+        vocoder = "hifigan"
+    elif given is not None and vocoder and given.mel != config.mel:
         report("the codec's vocoder was made for another log-mel (see --mel): sound will be decoded by Griffin-Lim")
         vocoder = ""
     return AudioCodecConfig(mel=config.mel, peak=config.peak, channel=config.channel, vocoder=vocoder)
@@ -143,8 +209,9 @@ class Encoder:
         self.codec, self.config, self.timing = codec, config, codec.timing
         self._dtype = getattr(torch, config.dtype)
 
-    def __call__(self, source: Source, crop: int) -> tuple[Record, dict[str, Tensor]]:
+    def __call__(self, source: Source, crop: int, beat: Beat) -> tuple[Record, dict[str, Tensor]]:
         """The record and the stored latents of one crop: a pure function of the file, the settings and the crop.
+        ``beat`` is told how many frames are done, chunk by chunk.
 
         Raises :class:`UnreadableError` for a damaged file, :class:`InputError` for latents that can't be stored.
         """
@@ -162,6 +229,7 @@ class Encoder:
             moments["video"] = moments["video"] + piece if moments else piece
             silence = np.zeros(self.timing.samples(len(latents)), np.float32)
             sound.append(silence if chunk.audio is None else chunk.audio)
+            beat(len(latents))
         tensors = {"video": torch.cat(video)}
         if self.timing.has_audio:
             log_mel = self.codec.encode_audio(np.concatenate(sound))
@@ -172,6 +240,8 @@ class Encoder:
             "entry": {"path": source.name, "frames": len(tensors["video"]), "crop": crop},
             "shape": {stream: list(tensor.shape[1:]) for stream, tensor in tensors.items()},
             "moments": {stream: piece.to_dict() for stream, piece in moments.items()},
+            "size": source.size,
+            "sound": source.sound,
         }
         return record, tensors
 
@@ -191,6 +261,10 @@ class Encoder:
             )
         except InputError as error:
             raise UnreadableError(str(error)) from error
+        except OSError as error:  # a disk that can't be read
+            raise UnreadableError(f"it can't be read: {error.strerror or error}") from error
+        except MemoryError as error:
+            raise UnreadableError("there is not enough memory for its pictures") from error
 
     def _check_finite(self, source: Source, tensors: dict[str, Tensor]) -> None:
         for stream, tensor in tensors.items():
@@ -199,3 +273,40 @@ class Encoder:
                     f"the {stream} latents of {source.path} are not finite in {self.config.dtype}"
                     + (": choose --dtype float32" if self.config.dtype == "float16" else "")
                 )
+
+
+def encode_parts(codec: tuple[CodecConfig, Timing, Path | None], config: PrepareConfig, parts: Parts) -> Work:
+    """Work that makes the missing parts of a clip, or notes why that can't be, in any process: the same bytes. Its
+    result is the number of frames it made."""
+    encoder = Encoder(Codec(*codec, device=device()), config)
+
+    def work(source: Source, beat: Beat) -> int:
+        frames = 0
+        try:
+            with one_thread():
+                for crop in range(config.crops):
+                    if not parts.has(source.split, source.name, crop):
+                        record, tensors = encoder(source, crop, beat)
+                        parts.write(source.split, record, tensors)
+                        frames += record["entry"]["frames"]
+        except UnreadableError as error:
+            parts.note(source.split, source.name, str(error))
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                "the accelerator has too little memory: choose a smaller --batch or fewer --workers"
+            ) from error
+        return frames
+
+    return work
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """How sums are rounded depends on the number of threads, and on what is done with tiny numbers."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

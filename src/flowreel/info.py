@@ -18,11 +18,7 @@ from flowreel.report import Report
 
 def info(pipe: str | Path | Pipeline, config: LoadConfig, report: Report) -> dict[str, Any]:
     """Report sizes, clocks, classes and arithmetic, a line each, and return them."""
-    pipeline = (
-        pipe
-        if isinstance(pipe, Pipeline)
-        else load(pipe, device="cpu", audio_scale=config.audio_scale, autoencoder=config.autoencoder)
-    )
+    pipeline = pipe if isinstance(pipe, Pipeline) else load(pipe, device="cpu", **vars(config))
     c, m = pipeline.config, pipeline.config.model
     shape, trained = c.shape, c.trained
     factor, forward = c.codec.video.factor, forward_flops(c)

@@ -32,6 +32,7 @@ def load(
     device: str | torch.device | None = None,
     audio_scale: float | None = None,
     autoencoder: str | None = None,
+    vocoder: str | None = None,
 ) -> Pipeline:
     """Load a pipeline.
 
@@ -41,6 +42,7 @@ def load(
         device: by default CUDA where there is one, else the CPU.
         audio_scale: scale of the audio latents, for R-FLAV checkpoints other than the published two.
         autoencoder: hub id or path of the autoencoder, where the checkpoint does not name the right one.
+        vocoder: folder of a vocoder (of ``train-vocoder``, or a published HiFi-GAN) to make sound with.
 
     Raises:
         InputError: there is no such thing, or it is broken or of a kind that is not known.
@@ -56,6 +58,9 @@ def load(
     pipeline = _load_ours(path) if ours else _load_published(read_published(path, source=_source(where, path)))
     if audio_scale is not None or autoencoder is not None:
         pipeline = _adjusted(pipeline, audio_scale, autoencoder)
+    if vocoder is not None:
+        codec = pipeline.codec.with_vocoder(vocoder)
+        pipeline = Pipeline(pipeline.model, codec, replace(pipeline.config, codec=codec.config))
     chosen = _device(device)
     pipeline.model.to(chosen)
     pipeline.codec.to(chosen)
@@ -161,7 +166,7 @@ def convert(src: str | Path, out: Path, config: LoadConfig, report: Report) -> P
     """Load whatever ``src`` is and save it as a folder of ours."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there already and not an empty folder: choose another OUT")
-    pipeline = load(src, device="cpu", audio_scale=config.audio_scale, autoencoder=config.autoencoder)
+    pipeline = load(src, device="cpu", **vars(config))
     pipeline.save(out)
     report(f"{out}  {pipeline.config.model.kind}, {sum(p.numel() for p in pipeline.model.parameters()):,} parameters")
     return out

@@ -6,6 +6,7 @@ Knows: what damaged files raise, and the prefixes that wrappers leave. Does not 
 from __future__ import annotations
 
 import argparse
+import io
 import pickle
 import re
 import struct
@@ -36,13 +37,22 @@ def load_pickle(path: Path) -> Any:
     """``torch.load`` that executes nothing: tensors, plain containers and ``argparse.Namespace`` alone."""
     if not path.is_file():
         raise InputError(f"there is no file {path}")
+    return _load(path, str(path))
+
+
+def load_pickle_bytes(data: bytes, name: str) -> Any:
+    """:func:`load_pickle` of what lies in memory; ``name`` is what errors call it."""
+    return _load(io.BytesIO(data), name)
+
+
+def _load(source: Path | io.BytesIO, name: str) -> Any:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise InputError(f"{path} holds more than plain values and was not read: {first_line(error)}") from error
+        raise InputError(f"{name} holds more than plain values and was not read: {first_line(error)}") from error
     except DAMAGED as error:
-        raise InputError(f"{path} is not a readable torch checkpoint: {first_line(error)}") from error
+        raise InputError(f"{name} is not a readable torch checkpoint: {first_line(error)}") from error
 
 
 def first_line(error: BaseException) -> str:

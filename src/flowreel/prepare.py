@@ -1,100 +1,204 @@
 """A folder of clips becomes a folder of latents: shards, an index and the codec that made them.
 
-Knows: in which order clips are encoded, what goes into the index, when a folder is complete, and the statistics that
-give model latents about unit variance. Does not know: which clips can be used (``sources``), how they are decoded
-(``media``), encoded (``codec``) or stored (``shards``).
-
-Shapes: T frames, C channels, H W rows and columns of latents, M mel bins, F mel steps per video frame.
+Knows: what is done in which order, and by which of the processes. Does not know: what is there already (``planning``),
+which clips can be used (``sources``), how they are encoded (``encoding``), how they get into shards (``parts``) or what
+the index says (``indexing``).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import reduce
-from operator import add
 from pathlib import Path
 from typing import Any
 
-from flowreel.checkpoint import FOLDER as TRAINING
 from flowreel.checkpoint import write_json
 from flowreel.codec import Codec
-from flowreel.config import (
-    FORMAT_VERSION,
-    CodecConfig,
-    LatentShape,
-    PrepareConfig,
-    Timing,
-    read_json,
-    to_dict,
-)
-from flowreel.encoding import Encoder, UnreadableError, choose_codec
+from flowreel.config import PrepareConfig, Timing
+from flowreel.encoding import choose_codec, encode_parts
 from flowreel.errors import InputError
-from flowreel.moments import Moments
-from flowreel.shards import CODEC, INDEX, SPLITS, Record, ShardWriter, open_shard, read_index, shard_files
-from flowreel.sources import Report, Skipped, Source, find_clips, usable
+from flowreel.indexing import amount, finish
+from flowreel.parts import Packer, Parts
+from flowreel.planning import SETTINGS, Plan, check_settings, make_plan, settings_of, stamp_of
+from flowreel.processes import Processes, together
+from flowreel.progress import Clock, Progress
+from flowreel.report import Report
+from flowreel.shards import SPLITS, ShardWriter, naming, read_index
+from flowreel.sources import Skipped, Source, find_clips, look_into, usable
+from flowreel.workers import Lost, Pool
 
 __all__ = ["find_clips", "prepare"]
 
-SETTINGS = "preparation.json"
 CODEC_TRAINING = "codec-training"
 
-_PROGRESS_SECONDS = 10.0
-_FREE = ("batch", "shard_mb")  # settings that change no number
+# Starting a worker takes seconds: below this much work it is only done where it was asked for.
+_MANY_FILES, _FEW_CLIPS, _SHORT_SECONDS = 64, 4, 60.0
 
 
 def prepare(clips: Path | str, out: Path | str, config: PrepareConfig, report: Report) -> dict[str, Any]:
     """Encode the folder ``clips`` (see :func:`find_clips`) into the folder ``out``, and return its index.
 
-    Frames stream through in chunks of ``config.batch``. ``index.json`` is written last, so that a run that was stopped
-    reads as unfinished; the same command goes on from its finished shards. Where ``out`` is complete nothing is done.
-    Clips that can't be used are skipped, each told to ``report`` with the reason and listed in ``index["skipped"]``. A
-    clip outside class folders, or of a class that only test has, gets the null class ``len(index["classes"])``.
+    Frames stream through in chunks of ``config.batch``, clips go to ``config.workers`` processes and, under torchrun,
+    to all that it started: the shards are the same. ``index.json`` is written last, so that a run that was stopped
+    reads as unfinished; the same command goes on, and no clip that was finished is encoded again. It also adds clips
+    that are new in the folder, in new shards; until it is done the index is that of before. Clips that can't be used
+    are skipped, each told to ``report`` with the reason and listed in ``index["skipped"]``, and tried again by the next
+    run. A clip outside class folders, or of a class that only test has, gets the null class ``len(index["classes"])``.
+    A folder of latents as the published systems stored them is imported (see :mod:`flowreel.legacy`).
 
     Model latents are ``(stored - shift) * scale`` with the mean and inverse standard deviation over train: per channel
     of the video latents, and of all numbers of the log-mel (mapped to [-1, 1]).
 
     Raises :class:`InputError` where nothing is usable, ``config.audio`` does not suit the clips, the rates don't fit
-    (see :class:`Timing`), the size does not suit the codec, or ``out`` was prepared from other clips or settings.
+    (see :class:`Timing`), the size does not suit the codec, ``out`` was prepared with other settings, or clips that are
+    in it are gone or changed; :class:`OSError`, which names the file, where it can't be written: what is there stays.
     """
+    from flowreel.legacy import import_latents, is_store
+
     clips, out = Path(clips), Path(out)
-    _check(config)
-    sources = find_clips(clips, out, report)
-    settings = _settings(config, sources)
-    _check_same(out, settings)
-    if (out / INDEX).exists():
-        return _complete(out, report)
-    skipped = Skipped(report)
-    readable, sound = usable(sources, config.audio, skipped)
-    timing = Timing(config.fps, config.mel.sample_rate, config.mel.hop) if sound else Timing(config.fps, 0, 0)
-    encoder = Encoder(choose_codec(clips, out / CODEC_TRAINING, config, timing, report), config)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / SETTINGS, settings)
-    # The weights are part of it: a codec fitted anew makes other latents.
-    stamp = _digest([json.dumps([settings, to_dict(encoder.codec.config)]).encode(), *_weights(encoder.codec.folder)])
-    progress = _Progress(report, len(readable))
-    records = {
-        split: _encode(
-            encoder,
-            ShardWriter(out, split, config.shard_mb * 2**20, stamp),
-            [source for source in readable if source.split == split],
-            skipped,
-            progress,
+    with together() as processes:
+        _check(config)
+        report = report if processes.lead else _silent
+        if is_store(clips):
+            if processes.lead:
+                import_latents(clips, out, config, report)
+            processes.wait()
+            return read_index(out)
+        with Pool(config.workers) as pool:
+            return _Preparation(clips, out, config, report, processes, pool).run()
+
+
+def _silent(text: str) -> None:
+    """What the processes that don't lead report."""
+
+
+class _GivenUpError(Exception):
+    """Another process can't go on, so this one need not."""
+
+
+class _Preparation:
+    """One process's share of the work. The one that leads also packs the shards and writes the index."""
+
+    def __init__(
+        self, clips: Path, out: Path, config: PrepareConfig, report: Report, processes: Processes, pool: Pool
+    ) -> None:
+        self.clips, self.out, self.config, self.report = clips, out, config, report
+        self.processes, self.pool = processes, pool
+        self.settings = settings_of(config)
+        self.skipped = Skipped(report)
+
+    def run(self) -> dict[str, Any]:
+        plan = make_plan(self.clips, self.out, self.settings, self.report) if self.processes.lead else None
+        if self.processes.from_lead(plan is not None and plan.complete and not self.config.vocoder):
+            return self._complete()
+        known, unknown = self.processes.from_lead((plan.known, plan.unknown) if plan else ([], []))
+        sources = sorted([*known, *self._look_into(unknown)], key=lambda s: (SPLITS.index(s.split), s.name))
+        readable, sound = usable(sources, self.config.audio, self.skipped)
+        if self.processes.from_lead(plan is not None and plan.as_it_is(readable, self.skipped, self.config)):
+            return self._complete()
+        self.settings["sound"] = sound
+        if plan is not None and plan.begun:
+            check_settings(self.out, self.settings)
+        codec = self._choose_codec(sound, keep=self.processes.from_lead(plan is not None and plan.begun))
+        stamp = stamp_of(self.settings, codec)
+        packer = self._packer(plan, readable, stamp) if plan else None
+        missing = self.processes.from_lead(packer.missing() if packer else [])
+        progress = self._encode(missing, codec, Parts(self.out, stamp), packer)
+        if plan and packer:
+            self._finish(plan, packer, codec)
+            index = read_index(self.out)
+            paths = {entry["path"] for entries in index["splits"].values() for entry in entries}
+            before = len(paths - {source.name for source in missing})
+            extras = f", {before} of them known before" * (before > 0)
+            extras += f", {len(self.skipped.entries)} skipped" * bool(self.skipped.entries)
+            self.report(f"prepared {amount(index)}{extras}, {progress.rate()}: {self.out}")
+        self.processes.wait()
+        return read_index(self.out)
+
+    def _complete(self) -> dict[str, Any]:
+        index = read_index(self.out)
+        if self.processes.lead:
+            Parts(self.out).remove()  # it may have been stopped right after its index
+        self.report(f"{self.out} is complete: {amount(index)}; nothing to do")
+        return index
+
+    def _share(self, items: list[Source]) -> list[Source]:
+        return items[self.processes.rank :: self.processes.world]
+
+    def _look_into(self, unknown: list[Source]) -> list[Source]:
+        """The clips with what their files say, found by all processes."""
+        mine = self._share(unknown)
+        here = self.config.workers == 0 and len(mine) < _MANY_FILES
+        done, clock = [], Clock()
+        for source, result in self.pool.run(look_into, (), mine, lambda _: None, here):
+            done.append(replace(source, reason=result.reason) if isinstance(result, Lost) else result)
+            if clock.due():
+                self.report(f"looked into {len(done)} of {len(mine)} clips, {len(done) / clock.seconds:.0f} clips/s")
+        return [source for share in self.processes.gather(done) for source in share]
+
+    def _choose_codec(self, sound: bool, keep: bool) -> Codec:
+        mel, fps = self.config.mel, self.config.fps
+        timing = Timing(fps, mel.sample_rate, mel.hop) if sound else Timing(fps, 0, 0)
+        training = self.out / CODEC_TRAINING
+        codec = choose_codec(
+            self.clips, training, self.config, timing, self.report, keep=keep, processes=self.processes
         )
-        for split in SPLITS
-    }
-    if not records["train"]:
-        raise InputError(f"no clip for training in {clips} could be used: the reasons are in the lines above")
-    _finish(out, encoder.codec, records, sources, skipped, report)
-    index = read_index(out)
-    progress.summary(index, out)
-    return index
+        _ = codec.video.module  # what is wrong with it is told here, and what comes from a hub is there for the workers
+        return codec
 
+    def _packer(self, plan: Plan, readable: list[Source], stamp: str) -> Packer:
+        """Make ``out`` ready for shards under ``stamp``."""
+        if plan.stamps - {stamp}:
+            raise InputError(
+                f"{self.out} was begun with another codec: give that one, choose another folder, or delete it"
+            )
+        self.out.mkdir(parents=True, exist_ok=True)
+        with naming(self.out / SETTINGS):
+            write_json(self.out / SETTINGS, self.settings)
+        parts = Parts(self.out, stamp)
+        parts.keep({source.name: source.size for source in readable})
+        limit = self.config.shard_mb * 2**20
+        writers = {split: ShardWriter(self.out, split, limit, stamp) for split in SPLITS}
+        return Packer(writers, readable, self.config.crops, parts, self.skipped)
 
-# --- settings -----------------------------------------------------------------------------------------------------
+    def _encode(self, missing: list[Source], codec: Codec, parts: Parts, packer: Packer | None) -> Progress:
+        """This process's share of the missing clips; what is packed meanwhile is what is there."""
+        mine = self._share(missing)
+        here = self.config.workers == 0 and (
+            len(mine) < _FEW_CLIPS or sum(source.seconds or _SHORT_SECONDS for source in mine) < _SHORT_SECONDS
+        )
+        progress = Progress(self.report, mine, self.config, self.processes)
+
+        def beat(frames: int) -> None:
+            if parts.given_up:
+                raise _GivenUpError
+            progress.beat(frames)
+
+        arguments = ((codec.config, codec.timing, codec.folder), self.config, parts)
+        try:
+            for source, result in self.pool.run(encode_parts, arguments, mine, beat, here):
+                if isinstance(result, Lost):
+                    parts.note(source.split, source.name, result.reason)
+                if packer is not None:
+                    packer.advance()
+                progress.clip(source, 0 if isinstance(result, Lost) else result)
+        except _GivenUpError:
+            pass  # what it was is told next
+        except (InputError, OSError):
+            parts.give_up()
+            raise
+        self.processes.wait()
+        return progress
+
+    def _finish(self, plan: Plan, packer: Packer, codec: Codec) -> None:
+        records = packer.finish()
+        if not records["train"]:
+            raise InputError(f"no clip for training in {self.clips} could be used: the reasons are in the lines above")
+        labels = {source.name: source.label for source in plan.sources}
+        self.skipped.sort(plan.sources)
+        finish(self.out, codec, records, labels, self.skipped.entries, self.report)
+        Parts(self.out).remove()
+        if self.skipped.entries:
+            self.report(f"skipped {len(self.skipped.entries)} of {len(plan.sources)} clips: {self.skipped.summary()}")
 
 
 def _check(config: PrepareConfig) -> None:
@@ -108,7 +212,7 @@ def _check(config: PrepareConfig) -> None:
     for name, known in choices.items():
         if getattr(config, name) not in known:
             raise InputError(f"{name} must be one of {', '.join(known)}, not {getattr(config, name)!r}")
-    least = {"crops": 1, "shard_mb": 1, "batch": 1, "codec_steps": 1, "seed": 0}
+    least = {"crops": 1, "shard_mb": 1, "batch": 1, "codec_steps": 1, "seed": 0, "workers": 0}
     for name, bound in least.items():
         if getattr(config, name) < bound:
             raise InputError(f"{name} must be at least {bound}, not {getattr(config, name)}")
@@ -119,187 +223,3 @@ def _check(config: PrepareConfig) -> None:
     if not 0 <= config.peak <= 1:
         raise InputError(f"peak must be in [0, 1] (0 leaves the loudness), not {config.peak}")
     Timing(config.fps, 0, 0)
-
-
-def _settings(config: PrepareConfig, sources: Sequence[Source]) -> dict[str, Any]:
-    """All that the latents depend on, without paths: settings, a local codec's content, names and sizes of clips."""
-    values = {name: value for name, value in to_dict(config).items() if name not in _FREE}
-    values["size"] = list(config.height_width)
-    if Path(config.codec).is_dir() and config.codec:
-        values["codec"] = f"a folder with weights {_digest(_weights(Path(config.codec)))[:16]}"
-    return {"settings": values, "clips": {source.name: source.size for source in sources}}
-
-
-def _weights(folder: Path | None) -> Iterator[bytes]:
-    """A digest of each file that a codec is made of, not of the state of its training."""
-    if folder is None:
-        return
-    for path in sorted(folder.rglob("*")):
-        made_of = path.suffix in (".safetensors", ".json", ".bin", ".pt") and path.is_file()
-        if made_of and TRAINING not in path.relative_to(folder).parts:
-            with path.open("rb") as file:
-                yield hashlib.file_digest(file, "sha256").digest()
-
-
-def _digest(contents: Iterable[bytes]) -> str:
-    return hashlib.sha256(b"".join(contents)).hexdigest()
-
-
-def _check_same(out: Path, now: dict[str, Any]) -> None:
-    """Refuse a folder with shards that were made from something else."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: give a folder to write to")
-    if not (out / INDEX).exists() and not shard_files(out):
-        return
-    if not (out / SETTINGS).is_file():
-        raise InputError(f"{out} holds shards but no {SETTINGS}: choose another folder, or delete it")
-    saved = read_json(out / SETTINGS)
-    now = json.loads(json.dumps(now))
-    differing = list(_differences(saved["settings"], now["settings"]))
-    before, after = saved["clips"], now["clips"]
-    for what, names in (
-        ("new", after.keys() - before.keys()),
-        ("gone", before.keys() - after.keys()),
-        ("changed", {name for name in before.keys() & after.keys() if before[name] != after[name]}),
-    ):
-        if names:
-            differing.append(f"{len(names)} clip(s) {what}: {', '.join(sorted(names)[:3])}{', ...' * (len(names) > 3)}")
-    if differing:
-        state = "was prepared" if (out / INDEX).exists() else "was being prepared"
-        raise InputError(
-            f"{out} {state} differently:\n  " + "\n  ".join(differing) + "\n"
-            "Choose another folder, or delete it to prepare it again."
-        )
-
-
-def _differences(saved: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    for name in sorted(saved.keys() | now.keys()):
-        old, new = saved.get(name), now.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from _differences(old, new, f"{prefix}{name}.")
-        elif old != new:
-            yield f"{prefix}{name}: was {old}, now {new}"
-
-
-def _complete(out: Path, report: Report) -> dict[str, Any]:
-    index = read_index(out)
-    for shard in sorted({entry["shard"] for entries in index["splits"].values() for entry in entries}):
-        open_shard(out / shard)
-    report(f"{out} is complete: {_amount(index)}; nothing to do")
-    return index
-
-
-def _amount(index: dict[str, Any]) -> str:
-    splits = index["splits"]
-    frames = sum(entry["frames"] for entries in splits.values() for entry in entries)
-    clips = " + ".join(f"{len(entries)} {split}" for split, entries in splits.items() if entries)
-    return f"{clips} clips, {frames} frames, {frames / index['timing']['fps']:.1f} s"
-
-
-# --- encoding -----------------------------------------------------------------------------------------------------
-
-
-def _encode(
-    encoder: Encoder, writer: ShardWriter, sources: Sequence[Source], skipped: Skipped, progress: _Progress
-) -> list[Record]:
-    """Encode what the finished shards of an earlier run don't hold yet; the records of all shards."""
-    done = {(record["entry"]["path"], record["entry"]["crop"]) for record in writer.records}
-    for source in sources:
-        missing = [crop for crop in range(encoder.config.crops) if (source.name, crop) not in done]
-        try:
-            for crop in missing:
-                record, tensors = encoder(source, crop)
-                writer.add(record, tensors)
-                progress.frames += record["entry"]["frames"]
-        except UnreadableError as error:
-            skipped.add(source, str(error))
-        progress.clip(known=not missing)
-    writer.flush()
-    return writer.records
-
-
-class _Progress:
-    """Tells how far it is, at most every few seconds, and how fast it went."""
-
-    def __init__(self, report: Report, clips: int) -> None:
-        self.frames = 0
-        self._report, self._clips, self._done, self._known = report, clips, 0, 0
-        self._begun = self._told = time.monotonic()
-
-    def clip(self, known: bool) -> None:
-        self._done += 1
-        self._known += known
-        now = time.monotonic()
-        if now - self._told >= _PROGRESS_SECONDS:
-            self._told = now
-            self._report(f"{self._done} of {self._clips} clips, {self._rate()}")
-
-    def summary(self, index: dict[str, Any], out: Path) -> None:
-        known = f", {self._known} of them from an interrupted run" if self._known else ""
-        skipped = f", {len(index['skipped'])} skipped" if index["skipped"] else ""
-        self._report(f"prepared {_amount(index)}{known}{skipped}, {self._rate()}: {out}")
-
-    def _rate(self) -> str:
-        return f"{self.frames / max(1e-9, time.monotonic() - self._begun):.0f} frames/s"
-
-
-# --- the index ----------------------------------------------------------------------------------------------------
-
-
-def _finish(
-    out: Path,
-    codec: Codec,
-    records: dict[str, list[Record]],
-    sources: Sequence[Source],
-    skipped: Skipped,
-    report: Report,
-) -> None:
-    """Measure the statistics, and write the codec that has them and, last, the index."""
-    shape = records["train"][0]["shape"]
-    moments = {
-        stream: reduce(add, (Moments.from_dict(record["moments"][stream]) for record in records["train"]))
-        for stream in shape
-    }
-    codec = _with_statistics(codec, moments)
-    codec.save(out / CODEC)
-    classes, entries = _labelled(records, {source.name: source.label for source in sources}, report)
-    channels, height, width = shape["video"]
-    _, bins, steps = shape.get("audio", (1, 0, 0))
-    index = {
-        "format_version": FORMAT_VERSION,
-        "classes": classes,
-        "timing": to_dict(codec.timing),
-        "codec": to_dict(codec.config),
-        "shape": to_dict(LatentShape(channels, height, width, bins, steps, codec.timing.fps)),
-        "statistics": {name: {"mean": m.mean.tolist(), "std": m.std.tolist()} for name, m in moments.items()},
-        "skipped": skipped.entries,
-        "splits": entries,
-    }
-    write_json(out / INDEX, index)
-
-
-def _with_statistics(codec: Codec, moments: dict[str, Moments]) -> Codec:
-    video, audio = codec.config.video, codec.config.audio
-    video = replace(video, shift=tuple(moments["video"].mean.tolist()), scale=tuple(moments["video"].scale.tolist()))
-    if audio is not None:
-        audio = replace(audio, shift=float(moments["audio"].mean[0]), scale=float(moments["audio"].scale[0]))
-    return codec.with_config(CodecConfig(video, audio))
-
-
-def _labelled(
-    records: dict[str, list[Record]], labels: dict[str, str | None], report: Report
-) -> tuple[list[str], dict[str, list[dict[str, Any]]]]:
-    """The classes of the training clips, and the index entries with their numbers."""
-    named = {
-        split: [(record["entry"], labels[record["entry"]["path"]]) for record in records[split]] for split in records
-    }
-    classes = sorted({label for _, label in named["train"] if label is not None})
-    number: dict[str | None, int] = {label: place for place, label in enumerate(classes)}
-    unknown = sorted({label or "none" for entries in named.values() for _, label in entries if label not in number})
-    if unknown and classes:
-        report(f"no class for clips outside the class folders of train (class {', '.join(unknown)})")
-    entries = {
-        split: [{**entry, "label": number.get(label, len(classes))} for entry, label in pairs]
-        for split, pairs in named.items()
-    }
-    return classes, entries

@@ -5,13 +5,17 @@ Knows: file names, keys, and how a file appears whole or not at all. Does not kn
 The folder holds ``index.json``, ``codec/`` and ``train-00000.safetensors``, ``test-00000.safetensors``, ... In a shard,
 the clip with key ``k`` has the tensors ``k.video`` (T, C, H, W) and, with sound, ``k.audio`` (T, 1, M, F). Each shard
 also carries, as metadata, a stamp of what it was made from and the records of its clips, so that an interrupted
-preparation goes on from its finished shards.
+preparation goes on from its finished shards. While it is made, ``.parts/`` holds clips that are in no shard yet (see
+``parts``).
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +29,21 @@ from flowreel.errors import InputError
 
 INDEX = "index.json"
 CODEC = "codec"
+PARTS = ".parts"
 SPLITS = ("train", "test")
 
 _METADATA = "flowreel"
 _SHARD_NAME = re.compile(r"(train|test)-\d{5,}\.safetensors(\.part)?")
 
-Record = dict[str, Any]  # {"entry": the clip's line in the index, "moments": its statistics}
+Record = dict[str, Any]  # {"entry": the clip's line in the index, "shape", "moments": its statistics, ...}
 
 
 def read_index(folder: Path) -> dict[str, Any]:
     """The index of the prepared ``folder``; :class:`InputError` where there is none, or one that can't be read."""
     path = folder / INDEX
     if not path.is_file():
-        what = "holds an unfinished preparation" if shard_files(folder) else "is not a prepared folder"
+        begun = shard_files(folder) or (folder / PARTS).is_dir()
+        what = "holds an unfinished preparation" if begun else "is not a prepared folder"
         raise InputError(f"{folder} {what} (no {INDEX}): run flowreel prepare CLIPS {folder}")
     index = read_json(path)
     version = index.get("format_version")
@@ -59,6 +65,53 @@ def open_shard(path: Path) -> Any:
 def shard_files(folder: Path) -> list[Path]:
     """Every shard in ``folder``, finished or not, sorted."""
     return sorted(path for path in folder.glob("*.safetensors*") if _SHARD_NAME.fullmatch(path.name))
+
+
+def read_shards(folder: Path) -> Iterator[tuple[str, str, list[Record]]]:
+    """Split, stamp and records of each finished shard, in order, up to the first gap of each split.
+
+    Raises :class:`InputError` for a damaged one.
+    """
+    for split in SPLITS:
+        number = 0
+        while (path := folder / _shard_name(split, number)).is_file():
+            yield split, *made_of(path)
+            number += 1
+
+
+def _shard_name(split: str, number: int) -> str:
+    return f"{split}-{number:05d}.safetensors"
+
+
+def made_of(path: Path) -> tuple[str, list[Record]]:
+    """The stamp and the records of a shard, or of a part of one."""
+    with open_shard(path) as file:
+        made = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+    return made.get("stamp", ""), made.get("records", [])
+
+
+def write(path: Path, tensors: dict[str, Tensor], stamp: str, records: list[Record]) -> None:
+    """Write a shard, or a part of one, which appears whole or not at all. Raises :class:`OSError` with its name."""
+    temporary = path.with_name(path.name + ".part")
+    # One key, because safetensors writes several in any order: the same clips make the same bytes.
+    made = {"stamp": stamp, "records": records}
+    with naming(path):
+        save_file(tensors, temporary, {_METADATA: json.dumps(made)})
+        sync(temporary)
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of writing that don't say which file they are about say ``path``."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(errno.EIO, f"can't be written: {error}", str(path)) from error
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 class ShardWriter:
@@ -95,13 +148,9 @@ class ShardWriter:
         """Write the clips added since the last shard, if any, as the next shard."""
         if not self._pending:
             return
-        path = self._path(self._number)
-        temporary = path.with_name(path.name + ".part")
-        # One key, because safetensors writes several in any order: the same clips make the same bytes.
-        made = {"stamp": self._stamp, "records": self._pending}
-        save_file(self._tensors, temporary, {_METADATA: json.dumps(made)})
-        sync(temporary)
-        temporary.replace(path)
+        write(self._path(self._number), self._tensors, self._stamp, self._pending)
+        with naming(self._folder):
+            sync(self._folder)
         self.records += self._pending
         self._number += 1
         self._clear()
@@ -112,10 +161,10 @@ class ShardWriter:
         self._size = 0
 
     def _path(self, number: int) -> Path:
-        return self._folder / f"{self._split}-{number:05d}.safetensors"
+        return self._folder / _shard_name(self._split, number)
 
     def _finished(self, path: Path) -> list[Record] | None:
         if not path.is_file():
             return None
-        made = json.loads((open_shard(path).metadata() or {}).get(_METADATA, "{}"))
-        return made["records"] if made.get("stamp") == self._stamp else None
+        stamp, records = made_of(path)
+        return records if stamp == self._stamp else None

@@ -6,7 +6,9 @@ Knows: the published layouts, what makes a clip unusable, whether sound is kept.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,14 +16,18 @@ from flowreel.errors import InputError
 from flowreel.media import probe
 from flowreel.report import Report
 from flowreel.shards import SPLITS
+from flowreel.workers import Beat, Work
 
 SUFFIXES = (".avi", ".mp4", ".webm", ".mov", ".mkv")
+
+_LONGEST = 1e6  # seconds: what states more is damaged
 
 
 @dataclass(frozen=True)
 class Source:
     """One clip's file. ``name`` is its path below the folder of clips, with slashes; ``label`` its class, or None;
-    ``size`` in bytes; ``sound`` whether it has any, once it was looked into."""
+    ``size`` in bytes. Once it was looked into: ``sound`` whether it has any, ``seconds`` as it states them, and, where
+    it can't be used, the ``reason``."""
 
     path: Path
     name: str
@@ -29,6 +35,8 @@ class Source:
     label: str | None
     size: int
     sound: bool = False
+    seconds: float = 0.0
+    reason: str = ""
 
 
 def find_clips(folder: Path | str, leave_out: Path | str | None = None, report: Report | None = None) -> list[Source]:
@@ -43,7 +51,11 @@ def find_clips(folder: Path | str, leave_out: Path | str | None = None, report: 
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder of clips")
-    files = sorted(_walk(folder, leave_out))
+    found = sorted(_walk(folder, leave_out))
+    files = [name for name in found if _is_text(name)]
+    if len(files) < len(found) and report:
+        odd = next(name for name in found if not _is_text(name))
+        report(f"left out {len(found) - len(files)} clips whose names are not UTF-8: rename {os.fsencode(odd)!r}, ...")
     if not files:
         raise InputError(f"{folder} has no clips: looked for {', '.join(SUFFIXES)} in it and in its folders")
     split_up = any(name.startswith("train/") for name in files)
@@ -79,6 +91,28 @@ def _walk(folder: Path, leave_out: Path | str | None) -> Iterator[str]:
                 yield path.relative_to(folder).as_posix()
 
 
+def _is_text(name: str) -> bool:
+    """Whether an index can have it: names of files may be any bytes."""
+    return name.encode(errors="replace").decode() == name
+
+
+def look_into() -> Work:
+    """Work that completes a :class:`Source` with what its file says, in any process."""
+
+    def work(source: Source, beat: Beat) -> Source:
+        try:
+            info = probe(source.path)
+        except InputError as error:
+            return replace(source, reason=str(error))
+        except OSError as error:
+            return replace(source, reason=f"it can't be read: {error.strerror or error}")
+        beat(1)
+        stated = info.seconds if 0 < info.seconds < _LONGEST else 0.0
+        return replace(source, sound=info.has_audio, seconds=stated)
+
+    return work
+
+
 class Skipped:
     """The clips that can't be used: each is told once, and kept for the index."""
 
@@ -86,31 +120,37 @@ class Skipped:
         self.entries: list[dict[str, str]] = []
         self._report = report
 
-    def add(self, source: Source, reason: InputError | str) -> None:
-        text = str(reason).removeprefix(str(source.path)).lstrip(": ")
+    def add(self, source: Source, reason: str) -> None:
+        text = reason.removeprefix(str(source.path)).lstrip(": ")
         self.entries.append({"path": source.name, "reason": text})
         self._report(f"skipped {source.name}: {text}")
 
+    def sort(self, sources: Sequence[Source]) -> None:
+        """Into the order of ``sources``."""
+        place = {source.name: number for number, source in enumerate(sources)}
+        self.entries.sort(key=lambda entry: place[entry["path"]])
+
+    def summary(self) -> str:
+        """How many there are of each kind, without what tells clips of one kind apart; "" for none."""
+        kinds = Counter(re.split(r" after [\d.]+|[:;(]|, [A-Z]", entry["reason"])[0].strip() for entry in self.entries)
+        return "; ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+
 
 def usable(sources: Iterable[Source], audio: str, skipped: Skipped) -> tuple[list[Source], bool]:
-    """The clips that can be read and suit the choice ``audio`` (see PrepareConfig), and whether sound is kept.
+    """Of clips that were looked into, those that suit the choice ``audio`` (see PrepareConfig), and whether sound is
+    kept.
 
     Raises :class:`InputError` where no clip is left, where "auto" finds clips with and without sound, and where
     "silence" finds no sound at all.
     """
     readable = []
     for source in sources:
-        try:
-            readable.append(replace(source, sound=probe(source.path).has_audio))
-        except InputError as error:
-            skipped.add(source, error)
+        if source.reason:
+            skipped.add(source, source.reason)
+        else:
+            readable.append(source)
     if not readable:
         raise InputError("none of the clips can be read: the reasons are in the lines above")
-    if audio == "require":
-        for source in readable:
-            if not source.sound:
-                skipped.add(source, "it has no sound")
-        readable = [source for source in readable if source.sound]
     heard = sum(source.sound for source in readable)
     if heard == 0 and audio in ("require", "silence"):
         raise InputError(f"none of the clips has sound, so --audio {audio} can't be: choose --audio none")
@@ -119,4 +159,9 @@ def usable(sources: Iterable[Source], audio: str, skipped: Skipped) -> tuple[lis
             f"{len(readable) - heard} of {len(readable)} clips have no sound. Choose --audio require (skip them), "
             "--audio silence (fill in silence) or --audio none (video only)"
         )
+    if audio == "require":
+        for source in readable:
+            if not source.sound:
+                skipped.add(source, "it has no sound")
+        readable = [source for source in readable if source.sound]
     return readable, heard > 0 and audio != "none"

@@ -340,7 +340,10 @@ def test_what_is_not_a_codec_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"vocoder is not the folder of a network"):
         _ = own.vocoder
     HiFiGAN(dataclasses.replace(VOCODER, num_mels=17)).save(tmp_path / "vocoder")
-    with pytest.raises(InputError, match="takes 17 mel bins with hop 160, but the codec has 16 with hop 160"):
+    with pytest.raises(InputError, match="takes 17 mel bins with hop 160, but the log-mel has 16 with hop 160"):
+        _ = own.vocoder
+    HiFiGAN(dataclasses.replace(VOCODER, mel=dataclasses.replace(MEL, fmin=20.0))).save(tmp_path / "vocoder")
+    with pytest.raises(InputError, match=r"was trained on .*fmin=20\.0.*train one on that log-mel"):
         _ = own.vocoder
     with pytest.raises(InputError, match="no folder that holds it"):
         _ = Codec(CodecConfig(VIDEO, SOUND), TIMING).vocoder

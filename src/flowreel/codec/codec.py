@@ -22,8 +22,7 @@ from flowreel.checkpoint import write_json
 from flowreel.codec import mel
 from flowreel.codec.decoder import StreamDecoder
 from flowreel.codec.video import VideoAutoencoder
-from flowreel.codec.vocoder import GriffinLim
-from flowreel.codec.vocoder import load as load_vocoder
+from flowreel.codec.vocoder import GriffinLim, load_for
 from flowreel.config import AudioCodecConfig, CodecConfig, Timing, from_dict, read_json, to_dict
 from flowreel.errors import InputError
 from flowreel.flow.types import Latents
@@ -127,6 +126,19 @@ class Codec:
             self._vocoder.to(self.device)
         return self
 
+    def with_vocoder(self, folder: str | Path) -> Codec:
+        """The same codec, its sound made by the vocoder in ``folder`` (of train-vocoder, or a published HiFi-GAN).
+
+        Raises:
+            InputError: the codec has no sound, or the vocoder was made for another log-mel.
+        """
+        audio = self._audio()
+        vocoder = load_for(folder, audio.mel)
+        config = replace(self.config, audio=replace(audio, vocoder="hifigan"))
+        codec = Codec(config, self.timing, self.folder, None, vocoder, self.device, self.seed)
+        codec.video = self.video
+        return codec
+
     @property
     def has_audio(self) -> bool:
         """Whether clips are encoded with their sound."""
@@ -153,13 +165,7 @@ class Codec:
             return GriffinLim(audio.mel)
         if self.folder is None:
             raise InputError("the codec's config names a vocoder, but there is no folder that holds it")
-        vocoder = load_vocoder(self.folder / VOCODER)
-        if (vocoder.config.num_mels, vocoder.hop) != (audio.mel.bins, audio.mel.hop):
-            raise InputError(
-                f"{self.folder / VOCODER} takes {vocoder.config.num_mels} mel bins with hop {vocoder.hop}, "
-                f"but the codec has {audio.mel.bins} with hop {audio.mel.hop}"
-            )
-        return vocoder
+        return load_for(self.folder / VOCODER, audio.mel)
 
     # --- media -> stored --------------------------------------------------------------------------------------------
 

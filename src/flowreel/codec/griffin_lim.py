@@ -1,7 +1,7 @@
 """Griffin-Lim with the face of a vocoder, for where there is no trained one.
 
-Knows: how a phase goes on from the sound before it, block by block. Does not know: the algorithm itself (``mel.py``),
-how a stream is cut into blocks (``vocoder.py``).
+Knows: how a stream is cut into blocks, how a phase goes on from the sound before it. Does not know: the algorithm
+itself (``mel.py``).
 
 Shapes: B batch, M mel bins, N mel steps, K linear frequencies, ``hop`` samples per mel step.
 """
@@ -9,6 +9,7 @@ Shapes: B batch, M mel bins, N mel steps, K linear frequencies, ``hop`` samples 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 
 from flowreel.codec import mel
 from flowreel.config import MelConfig
+
+Stream = Callable[[Tensor, bool], Tensor]
+"""``stream(log_mel (B, M, k), last)``: takes k more mel steps, gives all samples that are final, (B, n)."""
 
 
 class GriffinLim(nn.Module):
@@ -45,12 +49,39 @@ class GriffinLim(nn.Module):
         """log_mel (B, M, N) -> (B, N * hop), all steps at once."""
         return mel.griffin_lim(log_mel, self.config, self.iterations, self.seed)
 
-    def renderer(self) -> SteeredGriffinLim:
-        """For :class:`StreamingVocoder`: renders one block after the other, each steered by the sound before it."""
-        return SteeredGriffinLim(self)
+    def stream(self) -> Stream:
+        """For ``StreamingVocoder``: one block after the other, each steered by the sound before it."""
+        return Blocks(self)
+
+
+class Blocks:
+    """Cuts a stream into blocks of one size, but for the last, each rendered in a window of its neighbours."""
+
+    def __init__(self, settings: GriffinLim) -> None:
+        self._block, (self._before, self._after) = settings.block, settings.context
+        self._render = SteeredGriffinLim(settings)
+        self._window: Tensor | None = None  # history that is still in sight, then what waits
+        self._done = 0  # steps of the window that are history
+
+    def __call__(self, log_mel: Tensor, last: bool) -> Tensor:
+        window = log_mel if self._window is None else torch.cat((self._window, log_mel), -1)
+        pieces = [window.new_zeros(len(window), 0)]
+        while (ready := window.shape[-1] - self._done - (0 if last else self._after)) > 0:
+            if ready < self._block and not last:
+                break
+            stop = self._done + min(self._block, ready)
+            # Always the same look ahead, so that a block's sound does not depend on how much was pushed at once.
+            pieces.append(self._render(window[..., : stop + self._after], self._done, stop))
+            drop = max(0, stop - self._before)
+            window, self._done = window[..., drop:], stop - drop
+        self._window = window.clone()
+        return torch.cat(pieces, 1)
 
 
 class SteeredGriffinLim:
+    """Renders windows that follow each other: ``(window (B, M, n), start, stop)`` -> the samples of the window's steps
+    start .. stop, (B, (stop - start) * hop)."""
+
     def __init__(self, settings: GriffinLim) -> None:
         self._settings = settings
         self._blocks = 0

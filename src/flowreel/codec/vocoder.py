@@ -1,7 +1,7 @@
 """Log-mel to sound by a trained network, and the stream around any vocoder.
 
-Knows: the HiFi-GAN generator (arXiv 2010.05646) with R-FLAV's rule for odd upsampling kernels, how far each of its
-samples looks, and how chunks become what the whole would be. Does not know: video frames, scales, clips.
+Knows: the HiFi-GAN generator (arXiv 2010.05646) with R-FLAV's rule for odd upsampling kernels, and how far each of its
+samples looks. Does not know: video frames, scales, clips, training, what streaming takes (``streaming.py``).
 
 Shapes: B batch, M mel bins, N mel steps, ``hop`` samples per mel step.
 """
@@ -9,8 +9,8 @@ Shapes: B batch, M mel bins, N mel steps, ``hop`` samples per mel step.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from flowreel.checkpoint import load_tensors
 from flowreel.codec import weights
-from flowreel.codec.griffin_lim import GriffinLim
+from flowreel.codec.griffin_lim import GriffinLim, Stream
+from flowreel.codec.streaming import Pieces, Run, Whole
+from flowreel.config import MelConfig, from_dict
 from flowreel.errors import InputError
 from flowreel.pickles import load_pickle
 
@@ -30,13 +32,11 @@ _SLOPE = 0.1
 _LAST_SLOPE = 0.01  # the published code leaves torch's default before the last convolution
 _PRE_KERNEL = _POST_KERNEL = 7
 
-Render = Callable[[Tensor, int, int], Tensor]
-"""``render(window (B, M, n), start, stop)``: samples of the window's steps start .. stop, (B, (stop - start) * hop)."""
-
 
 @dataclass(frozen=True)
 class VocoderConfig:
-    """A HiFi-GAN generator, with the names of its published config.json. Kernels of the residual blocks are odd."""
+    """A HiFi-GAN generator, with the names of its published config.json. Kernels of the residual blocks are odd.
+    ``mel`` is the log-mel that it was trained on, where that is known."""
 
     num_mels: int
     upsample_initial_channel: int
@@ -45,6 +45,7 @@ class VocoderConfig:
     resblock_kernel_sizes: tuple[int, ...]
     resblock_dilation_sizes: tuple[tuple[int, ...], ...]
     resblock: str = "1"
+    mel: MelConfig | None = None
 
     def __post_init__(self) -> None:
         if self.resblock not in ("1", "2"):
@@ -66,11 +67,12 @@ class VocoderConfig:
     def from_json(cls, values: dict[str, Any], where: Path) -> VocoderConfig:
         """Read a published config.json, whose settings of training are passed over."""
         names = [f.name for f in dataclasses.fields(cls)]
-        missing = [name for name in names if name not in values and name != "resblock"]
+        missing = [name for name in names if name not in values and name not in ("resblock", "mel")]
         if missing:
             raise InputError(f"{where} is not the config of a HiFi-GAN: it lacks {', '.join(missing)}")
         known = {name: _tuples(values[name]) for name in names if name in values}
-        return cls(**{**known, "resblock": str(values.get("resblock", "1"))})
+        mel = from_dict(MelConfig, values["mel"], f"{where}: mel") if values.get("mel") else None
+        return cls(**{**known, "resblock": str(values.get("resblock", "1")), "mel": mel})
 
     @property
     def hop(self) -> int:
@@ -80,8 +82,6 @@ class VocoderConfig:
 
 class HiFiGAN(nn.Module):
     """The HiFi-GAN generator, weight norm already fused: log_mel (B, M, N) -> waveform (B, N * hop) in [-1, 1]."""
-
-    block = 0  # any number of mel steps can be rendered at once
 
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
@@ -105,17 +105,24 @@ class HiFiGAN(nn.Module):
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """log_mel (B, M, N) -> (B, N * hop). Raises InputError for another number of mel bins."""
+        self._check(log_mel)
+        return self.run(log_mel, Whole())
+
+    def run(self, log_mel: Tensor, run: Run) -> Tensor:
+        """The forward pass, on the whole or on a piece of it."""
+        x = run.layer(self.conv_pre, log_mel)
+        kernels = len(self.config.resblock_kernel_sizes)
+        for stage, up in enumerate(self.ups):
+            x = run.layer(up, F.leaky_relu(x, _SLOPE))
+            branches = self.resblocks[stage * kernels : (stage + 1) * kernels]
+            x = run.add(up, *(branch(x, run) for branch in branches)) / kernels
+        return torch.tanh(run.layer(self.conv_post, F.leaky_relu(x, _LAST_SLOPE))).squeeze(1)
+
+    def _check(self, log_mel: Tensor) -> None:
         if log_mel.ndim != 3 or log_mel.shape[1] != self.config.num_mels:
             raise InputError(
                 f"this vocoder takes a log-mel (B, {self.config.num_mels}, N), not shape {tuple(log_mel.shape)}"
             )
-        x = self.conv_pre(log_mel)
-        kernels = len(self.config.resblock_kernel_sizes)
-        for stage, up in enumerate(self.ups):
-            x = up(F.leaky_relu(x, _SLOPE))
-            branches = self.resblocks[stage * kernels : (stage + 1) * kernels]
-            x = torch.stack([branch(x) for branch in branches]).sum(0) / kernels
-        return torch.tanh(self.conv_post(F.leaky_relu(x, _LAST_SLOPE))).squeeze(1)
 
     @property
     def context(self) -> tuple[int, int]:
@@ -131,9 +138,14 @@ class HiFiGAN(nn.Module):
             last = (last + reach + padding) // rate
         return _PRE_KERNEL // 2 - first, last + _PRE_KERNEL // 2
 
-    def renderer(self) -> Render:
-        """For :class:`StreamingVocoder`: renders windows independently of each other."""
-        return lambda window, start, stop: self(window)[:, start * self.hop : stop * self.hop]
+    def stream(self) -> Stream:
+        """For :class:`StreamingVocoder`."""
+        return functools.partial(self._go_on, Pieces())
+
+    def _go_on(self, pieces: Pieces, log_mel: Tensor, last: bool) -> Tensor:
+        self._check(log_mel)
+        pieces.last = last
+        return self.run(log_mel, pieces)
 
     def save(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors, which :func:`load` reads."""
@@ -153,23 +165,24 @@ class _ResBlock(nn.Module):
             self.convs = dilated
         self.reach = kernel // 2 * (sum(dilations) + paired * len(dilations))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, run: Run) -> Tensor:
         for number, dilated in enumerate(self.convs1 if self.paired else self.convs):
-            y = dilated(F.leaky_relu(x, _SLOPE))
-            x = x + (self.convs2[number](F.leaky_relu(y, _SLOPE)) if self.paired else y)
+            y = run.layer(dilated, F.leaky_relu(x, _SLOPE))
+            if self.paired:
+                y = run.layer(self.convs2[number], F.leaky_relu(y, _SLOPE))
+            x = run.add(dilated, x, y)
         return x
 
 
 class StreamingVocoder:
     """A vocoder chunk by chunk, in constant memory: what :meth:`push` and :meth:`finish` give, put together, is the
-    sound of the whole. For :class:`HiFiGAN` it equals the forward pass on the whole to float precision."""
+    sound of the whole. For :class:`HiFiGAN` it equals the forward pass on the whole to float precision, and costs
+    hardly more."""
 
     def __init__(self, vocoder: HiFiGAN | GriffinLim, batch: int) -> None:
-        self.vocoder, self.batch = vocoder, batch
-        self._before, self._after = vocoder.context
-        self._render = vocoder.renderer()
-        self._window: Tensor | None = None  # history that is still in sight, then what waits
-        self._done = 0  # steps of the window that are history
+        self.batch = batch
+        self._advance = vocoder.stream()
+        self._rest: Tensor | None = None  # no mel steps, of the shape, type and device of those pushed
         self._finished = False
 
     def push(self, log_mel: Tensor) -> Tensor:
@@ -180,31 +193,15 @@ class StreamingVocoder:
             raise InputError(
                 f"the stream was started for a batch of {self.batch}, not for shape {tuple(log_mel.shape)}"
             )
-        self._window = log_mel if self._window is None else torch.cat((self._window, log_mel), -1)
-        return self._advance(self._after)
+        self._rest = log_mel[..., :0].clone()
+        return self._advance(log_mel, False).float()
 
     def finish(self) -> Tensor:
         """The samples that were still waiting, (B, n), n may be 0. Nothing can be pushed after it."""
         self._finished = True
-        if self._window is None:
+        if self._rest is None:
             return torch.zeros(self.batch, 0)
-        return self._advance(0)
-
-    def _advance(self, after: int) -> Tensor:
-        """Render all steps that have ``after`` more behind them; blocks have their size but for the last."""
-        assert self._window is not None
-        pieces = [self._window.new_zeros(self.batch, 0, dtype=torch.float32)]
-        while (ready := self._window.shape[-1] - self._done - after) > 0:
-            block = self.vocoder.block or ready
-            if ready < block and not self._finished:
-                break
-            stop = self._done + min(block, ready)
-            # Always the same look ahead, so that a block's sound does not depend on how much was pushed at once.
-            window = self._window[..., : stop + self._after]
-            pieces.append(self._render(window, self._done, stop).float())
-            drop = max(0, stop - self._before)
-            self._window, self._done = self._window[..., drop:].clone(), stop - drop
-        return torch.cat(pieces, 1)
+        return self._advance(self._rest, True).float()
 
 
 def load(folder: str | Path) -> HiFiGAN:
@@ -216,10 +213,24 @@ def load(folder: str | Path) -> HiFiGAN:
     if ours.is_file():
         weights.fill(vocoder, load_tensors(ours), ours)
     elif published.is_file():
-        weights.fill(vocoder, _fuse_weight_norm(_read_published(published)), published)
+        weights.fill(vocoder, fuse_weight_norm(_read_published(published)), published)
     else:
         raise InputError(f"{folder} has neither {weights.WEIGHTS} nor {PUBLISHED_WEIGHTS}")
     return vocoder.eval()
+
+
+def load_for(folder: str | Path, mel: MelConfig) -> HiFiGAN:
+    """:func:`load` of a vocoder that is to make sound of the log-mel ``mel``; :class:`InputError` unless it was made
+    for just that."""
+    vocoder = load(folder)
+    if (vocoder.config.num_mels, vocoder.hop) != (mel.bins, mel.hop):
+        raise InputError(
+            f"the vocoder {folder} takes {vocoder.config.num_mels} mel bins with hop {vocoder.hop}, but the log-mel "
+            f"has {mel.bins} with hop {mel.hop}: give one that was made for it"
+        )
+    if (own := vocoder.config.mel) and own != dataclasses.replace(mel, ceiling=own.ceiling):
+        raise InputError(f"the vocoder {folder} was trained on {own}, not on {mel}: train one on that log-mel")
+    return vocoder
 
 
 def _read_published(path: Path) -> dict[str, Tensor]:
@@ -229,7 +240,7 @@ def _read_published(path: Path) -> dict[str, Tensor]:
     return saved["generator"]
 
 
-def _fuse_weight_norm(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def fuse_weight_norm(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """weight = g * v / |v| (arXiv 1602.07868), under torch's old names and under its new ones."""
     fused = dict(state)
     for g_name, v_name in (

@@ -28,6 +28,7 @@ from flowreel.config.training import (
     OptimConfig,
     RoleShares,
     TrainConfig,
+    VocoderTrainConfig,
 )
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "Trained",
     "VideoCodecConfig",
     "VideoKind",
+    "VocoderTrainConfig",
     "flat",
     "from_dict",
     "read_json",

@@ -19,7 +19,9 @@ class PrepareConfig:
     "crop" the centre, "letterbox" (R-FLAV, bicubic), "stretch", or "random" crops (GenerativeFlow), ``crops`` of each
     clip. ``audio``: "auto" keeps sound if every clip has it, "require" skips clips without, "silence" fills in,
     "none" drops it. ``channel``: "mean" or the "first" (R-FLAV) of a stereo track. ``peak`` normalises each clip's
-    loudest sample to it (R-FLAV 0.95); 0 leaves it.
+    loudest sample to it (R-FLAV 0.95); 0 leaves it. ``vocoder`` a folder of train-vocoder, for the codec that is kept
+    beside the latents. ``workers`` processes encode clips: 1 is this process alone, 0 as many as there are
+    cores, at most 8, and this process alone where there is little to do; the shards are the same.
     """
 
     codec: str = ""
@@ -37,6 +39,8 @@ class PrepareConfig:
     seed: int = 0
     mel: MelConfig = field(default_factory=MelConfig)
     codec_steps: int = 1200
+    vocoder: str = ""
+    workers: int = 0
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -49,7 +53,7 @@ class GenerateConfig:
 
     ``out`` a file (.mp4, .mkv, .gif, .webp, .png, .wav), or a folder for several; ``label`` a class name or index;
     ``audio``, ``video``, ``prefix`` a file, or a folder for one output per clip in it; ``batch`` samples are made in
-    step. The sampling options are those of :class:`flowreel.generation.Settings`.
+    step. A folder keeps a note of what its files were made from: the same command makes what is missing. The sampling options are those of :class:`flowreel.generation.Settings`.
     """
 
     out: str = "generated"
@@ -73,6 +77,7 @@ class GenerateConfig:
     device: str | None = None
     audio_scale: float | None = None
     autoencoder: str | None = None
+    vocoder: str | None = None
 
     def __post_init__(self) -> None:
         check(self.count >= 1, f"--count must be at least 1, not {self.count}")
@@ -85,3 +90,4 @@ class LoadConfig:
 
     audio_scale: float | None = None
     autoencoder: str | None = None
+    vocoder: str | None = None

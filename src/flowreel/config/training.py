@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
-from flowreel.config.pipeline import ModelConfig
+from flowreel.config.pipeline import MelConfig, ModelConfig
 from flowreel.config.plain import check
 
 # --- objective ----------------------------------------------------------------------------------------------------
@@ -65,13 +65,15 @@ class ObjectiveConfig:
 @dataclass(frozen=True)
 class DataConfig:
     """Windows of ``window`` frames, every ``stride``-th frame, flipped left-right with probability ``flip``; of the
-    first ``limit`` clips alone if above 0 (for over-fitting on purpose)."""
+    first ``limit`` clips alone if above 0 (for over-fitting on purpose). ``validation``: how many windows of the test
+    clips a validation loss is over."""
 
     window: int = 10
     stride: int = 1
     flip: float = 0.0
     limit: int = 0
     workers: int = 0
+    validation: int = 64
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,9 @@ class LoopConfig:
     """What every training run has, of a flow or of a codec. ``batch`` is the global batch, over all processes and
     accumulation steps. ``precision`` "bfloat16" is autocast. ``checkpointing`` recomputes blocks to save memory. Every
     ``log`` steps a line, every ``save`` steps a checkpoint (the newest ``keep`` stay), every ``preview`` steps a
-    preview; ``preview`` 0 draws none. ``tracker``: curves for TensorBoard beside the loss picture."""
+    preview and every ``validate`` steps a look at the test clips; 0 does without. ``nonfinite``: what a loss that is
+    not finite does, "stop" the run or "skip" the step. ``sharding`` "fsdp" spreads weights, gradients and optimizer
+    over the processes (FSDP2) instead of copying them. ``tracker``: where curves go beside loss.csv and loss.png."""
 
     steps: int = 1000
     batch: int = 16
@@ -129,7 +133,10 @@ class LoopConfig:
     save: int = 200
     keep: int = 2
     preview: int = 200
-    tracker: Literal["none", "tensorboard"] = "none"
+    validate: int = 200
+    nonfinite: Literal["stop", "skip"] = "stop"
+    sharding: Literal["none", "fsdp"] = "none"
+    tracker: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
     optim: OptimConfig = field(default_factory=OptimConfig)
     ema: EMAConfig = field(default_factory=EMAConfig)
 
@@ -144,8 +151,10 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class TrainConfig(LoopConfig):
-    """A run of ``flowreel train``."""
+    """A run of ``flowreel train``. ``init``: the pipeline to start from (a folder, a shipped name, a hub id); its
+    architecture and scales are taken, and its classes where the data has them too."""
 
+    init: str = ""
     model: ModelConfig = field(default_factory=ModelConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -166,7 +175,8 @@ class TrainConfig(LoopConfig):
 @dataclass(frozen=True)
 class CodecTrainConfig(LoopConfig):
     """A run of ``flowreel train-codec``: our small autoencoder on single frames. ``frames`` is how many, drawn evenly
-    from the clips, are held in memory."""
+    from the clips, are held in memory. ``adversarial`` above 0 weighs a patch discriminator's judgement, from step
+    ``adversarial_start`` on."""
 
     steps: int = 1200
     batch: int = 8
@@ -178,6 +188,40 @@ class CodecTrainConfig(LoopConfig):
     channels: int = 8
     width: int = 32
     kl: float = 1e-4
+    adversarial: float = 0.0
+    adversarial_start: int = 600
     fit: Literal["crop", "letterbox", "stretch"] = "crop"
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-3, beta2=0.95, warmup=50, schedule="cosine"))
+    ema: EMAConfig = field(default_factory=lambda: EMAConfig(kind="fixed", decay=0.99))
+
+
+@dataclass(frozen=True)
+class VocoderTrainConfig(LoopConfig):
+    """A run of ``flowreel train-vocoder``: a HiFi-GAN on the sound of the clips. At most ``seconds`` of it, drawn
+    evenly from the clips, are held in memory; a sample is ``segment`` mel steps. The generator begins ``width``
+    channels wide and upsamples by ``rates`` (their product is mel.hop). ``mel_weight``, ``feature_weight`` and
+    ``adversarial`` weigh its losses; the discriminators, ``discriminator`` channels wide at first, begin at step
+    ``adversarial_start``. ``channel`` and ``peak`` are those of prepare."""
+
+    steps: int = 3000
+    batch: int = 4
+    save: int = 500
+    preview: int = 500
+    seconds: float = 1200.0
+    segment: int = 32
+    width: int = 128
+    rates: tuple[int, ...] = (8, 5, 4)
+    kernels: tuple[int, ...] = (16, 10, 8)
+    resblock_kernels: tuple[int, ...] = (3, 7)
+    discriminator: int = 8
+    mel_weight: float = 45.0
+    feature_weight: float = 2.0
+    adversarial: float = 1.0
+    adversarial_start: int = 2000
+    channel: Literal["mean", "first"] = "mean"
+    peak: float = 0.0
+    mel: MelConfig = field(default_factory=MelConfig)
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(lr=2e-3, beta1=0.8, beta2=0.99, weight_decay=0.01, schedule="cosine")
+    )
     ema: EMAConfig = field(default_factory=lambda: EMAConfig(kind="fixed", decay=0.99))

@@ -1,0 +1,154 @@
+"""What there is before anything is prepared: clips, latents of some of them, and the settings these were made under.
+
+Knows: what is to be done, and when a folder can't be gone on with. Does not know: how it is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from flowreel.checkpoint import FOLDER as TRAINING
+from flowreel.codec import Codec
+from flowreel.codec.codec import VOCODER
+from flowreel.config import PrepareConfig, read_json, to_dict
+from flowreel.encoding import codec_folder
+from flowreel.errors import InputError
+from flowreel.parts import Parts
+from flowreel.report import Report
+from flowreel.shards import INDEX, Record, open_shard, read_index, read_shards
+from flowreel.sources import Skipped, Source, find_clips
+from flowreel.unchanged import check_unchanged
+
+SETTINGS = "preparation.json"
+
+_FREE = ("batch", "shard_mb", "workers", "vocoder", "audio")  # settings that change no clip's latents
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Clips in the folder, those of them that are ``known`` because latents of them
+    are there already, the ``unknown`` others, the shards' ``records`` and ``stamps``, and the index, if there is one.
+    ``begun``: there are latents, in shards or on their way."""
+
+    sources: list[Source]
+    known: list[Source]
+    unknown: list[Source]
+    records: list[Record]
+    stamps: set[str]
+    index: dict[str, Any] | None
+    begun: bool
+
+    @property
+    def indexed(self) -> bool:
+        """Whether the index has just what the shards have."""
+        if self.index is None:
+            return False
+        entries = [entry for entries in self.index["splits"].values() for entry in entries]
+        return {(e["path"], e["crop"]) for e in entries} == {
+            (r["entry"]["path"], r["entry"]["crop"]) for r in self.records
+        }
+
+    @property
+    def complete(self) -> bool:
+        return self.indexed and not self.unknown
+
+    def as_it_is(self, readable: Sequence[Source], skipped: Skipped, config: PrepareConfig) -> bool:
+        """Whether nothing would become of it but what it is, now that it is known which clips can be read."""
+        packed = {record["entry"]["path"] for record in self.records}
+        nothing_new = self.indexed and not config.vocoder and all(source.name in packed for source in readable)
+        return nothing_new and self.index is not None and self.index["skipped"] == skipped.entries
+
+
+def make_plan(clips: Path, out: Path, settings: dict[str, Any], report: Report) -> Plan:
+    """Look at both folders. Raises :class:`InputError` where ``out`` can't be gone on with."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give a folder to write to")
+    sources = find_clips(clips, out, report)
+    index = read_index(out) if (out / INDEX).exists() else None
+    if index is not None:
+        for shard in sorted({entry["shard"] for entries in index["splits"].values() for entry in entries}):
+            open_shard(out / shard)
+    shards = list(read_shards(out))
+    records = [record for _, _, made in shards for record in made]
+    waiting = Parts(out).tidy()
+    begun = index is not None or bool(records or waiting)
+    if begun:
+        if not (out / SETTINGS).is_file():
+            raise InputError(f"{out} holds latents but no {SETTINGS}: choose another folder, or delete it")
+        check_settings(out, {**settings, "sound": read_json(out / SETTINGS).get("sound")})
+        _check_clips(out, sources, records)
+    sizes = {source.name: source.size for source in sources}
+    made = [record for record in (*waiting, *records) if sizes.get(record["entry"]["path"]) == record["size"]]
+    facts = {r["entry"]["path"]: (r["sound"], r["entry"]["frames"] / settings["fps"]) for r in made}
+    known = [
+        replace(source, sound=facts[source.name][0], seconds=facts[source.name][1])
+        for source in sources
+        if source.name in facts
+    ]
+    unknown = [source for source in sources if source.name not in facts]
+    return Plan(sources, known, unknown, records, {stamp for _, stamp, _ in shards}, index, begun)
+
+
+def check_settings(out: Path, now: dict[str, Any]) -> None:
+    """Refuse a folder with latents that were made under other settings."""
+    check_unchanged(out / SETTINGS, now, "was prepared" if (out / INDEX).exists() else "was being prepared")
+
+
+def _check_clips(out: Path, sources: Sequence[Source], records: Sequence[Record]) -> None:
+    """Refuse clips that are in shards but not in the folder any more, or not as they were."""
+    before = {record["entry"]["path"]: record.get("size") for record in records}
+    now = {source.name: source.size for source in sources}
+    gone = sorted(before.keys() - now.keys())
+    changed = sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
+    if gone or changed:
+        lines = [
+            f"{len(names)} clip(s) {what}: {', '.join(names[:3])}{', ...' * (len(names) > 3)}"
+            for what, names in (("gone", gone), ("changed", changed))
+            if names
+        ]
+        raise InputError(
+            f"{out} has latents of clips that are not there as they were:\n  " + "\n  ".join(lines) + "\n"
+            "Put them back, choose another folder, or delete it to prepare it again."
+        )
+
+
+# --- settings -----------------------------------------------------------------------------------------------------
+
+
+def settings_of(config: PrepareConfig) -> dict[str, Any]:
+    """All that a clip's latents depend on, without paths: settings, and the content of a local codec. Whether sound is
+    kept joins them when it is known."""
+    values = {name: value for name, value in to_dict(config).items() if name not in _FREE}
+    values["size"] = list(config.height_width)
+    folder = codec_folder(config.codec)
+    if folder is not None:
+        values["codec"] = f"a folder with weights {_digest(_weights(folder))[:16]}"
+    return values
+
+
+def stamp_of(settings: dict[str, Any], codec: Codec) -> str:
+    """What shards are stamped with. The weights are part of it: a codec fitted anew makes other latents."""
+    config = to_dict(codec.config)
+    if config["audio"]:
+        config["audio"]["vocoder"] = ""
+    return _digest([json.dumps([settings, config]).encode(), *_weights(codec.folder)])
+
+
+def _weights(folder: Path | None) -> Iterator[bytes]:
+    """A digest of each file that a codec is made of, not of its vocoder or of the state of its training."""
+    if folder is None:
+        return
+    for path in sorted(folder.rglob("*")):
+        made_of = path.suffix in (".safetensors", ".json", ".bin", ".pt") and path.is_file()
+        if made_of and not {TRAINING, VOCODER} & set(path.relative_to(folder).parts):
+            with path.open("rb") as file:
+                yield hashlib.file_digest(file, "sha256").digest()
+
+
+def _digest(contents: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(contents)).hexdigest()

@@ -1,0 +1,80 @@
+"""How far preparing is, how fast it goes, and how long it will take.
+
+Knows: the seconds that clips state, the frames that are done. Does not know: how they are made.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from flowreel.config import PrepareConfig
+from flowreel.processes import Processes
+from flowreel.report import Report
+from flowreel.sources import Source
+
+SECONDS = 10.0
+"""At most so often something is said."""
+
+
+class Clock:
+    """How long it has been going on, and whether it is time to say so."""
+
+    def __init__(self) -> None:
+        self._begun = self._told = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return max(1e-9, time.monotonic() - self._begun)
+
+    def due(self) -> bool:
+        now = time.monotonic()
+        if now - self._told < SECONDS:
+            return False
+        self._told = now
+        return True
+
+
+class Progress:
+    """Tells how far this process's share is, at most every few seconds, how fast it goes and how long it will take."""
+
+    def __init__(self, report: Report, clips: Sequence[Source], config: PrepareConfig, processes: Processes) -> None:
+        self._report, self._config, self._clock = report, config, Clock()
+        self._who = f"process 1 of {processes.world}: " if processes.world > 1 else ""
+        self._clips, self._done, self._frames = len(clips), 0, 0
+        self._left = float(sum(self._expected(source) for source in clips))  # frames of clips that aren't done
+        self._under_way = 0  # frames of them that are
+
+    def _expected(self, source: Source) -> float:
+        return source.seconds * self._config.fps * self._config.crops
+
+    def beat(self, frames: int) -> None:
+        self._frames += frames
+        self._under_way += frames
+        self._tell()
+
+    def clip(self, source: Source, frames: int) -> None:
+        """A clip is done, of which ``frames`` frames were made."""
+        self._done += 1
+        self._under_way -= frames
+        self._left -= self._expected(source)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._clock.due():
+            speed = self._frames / self._clock.seconds
+            left = f", {lasting(max(0, self._left - self._under_way) / speed)} left" if speed else ""
+            self._report(f"{self._who}{self._done} of {self._clips} clips, {self.rate()}{left}")
+
+    def rate(self) -> str:
+        """How fast it went."""
+        seconds = self._clock.seconds
+        return f"{self._done / seconds:.3g} clips/s, {self._frames / seconds:.0f} frames/s"
+
+
+def lasting(seconds: float) -> str:
+    """A time in words, as precise as it is of use."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,39 @@
+"""Settings noted beside what was made with them, so that a folder is gone on with only under the same ones.
+
+Knows: how two sets of settings are compared. Does not know: what they mean.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flowreel.config import flat, read_json
+from flowreel.errors import InputError
+
+SHOWN = 8
+"""How many differences a message lists."""
+
+
+def check_unchanged(note: Path, now: dict[str, Any], did: str) -> None:
+    """Raise :class:`InputError` listing what differs between the settings in the file ``note`` and ``now``.
+
+    ``did`` is what happened to the note's folder, such as "was prepared".
+    """
+    before, after = flat(read_json(note)), flat(json.loads(json.dumps(now)))  # tuples become lists
+    differing = [
+        f"{name}: was {_shown(before.get(name))}, now {_shown(after.get(name))}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+    if differing:
+        more = [f"and {len(differing) - SHOWN} more"] if len(differing) > SHOWN else []
+        listed = "\n  ".join([*differing[:SHOWN], *more])
+        raise InputError(
+            f"{note.parent} {did} differently:\n  {listed}\nChoose another folder, or delete it to begin again."
+        )
+
+
+def _shown(value: Any) -> str:
+    return "not there" if value is None else str(value)

@@ -1,0 +1,352 @@
+"""A preparation that is stopped, fails or runs again over a folder that has changed: nothing is lost, nothing twice."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from flowreel import encoding, parts, progress, shards
+from flowreel import prepare as prepare_module
+from flowreel.codec import Codec
+from flowreel.codec.vocoder import HiFiGAN, VocoderConfig
+from flowreel.config import AudioCodecConfig, DataConfig, PrepareConfig
+from flowreel.dataset import WindowDataset
+from flowreel.errors import InputError
+from flowreel.shards import ShardWriter, read_index
+from tests.test_prepare import clips, codec, config, run, stored, write_clip  # noqa: F401
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the clips that are encoded, in order."""
+    names: list[str] = []
+
+    def iterate(path: Path, **settings: Any) -> Any:
+        names.append(f"{path.parent.name}/{path.name}")
+        yield from real(path, **settings)
+
+    real = encoding.iterate
+    monkeypatch.setattr(encoding, "iterate", iterate)
+    return names
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard is full with two clips."""
+    monkeypatch.setattr(prepare_module, "ShardWriter", lambda *a: ShardWriter(*a[:2], 100_000, a[3]))
+
+
+# --- stopped and failed ---
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_stopped_run_reads_as_unfinished_and_goes_on(
+    clips: Path,  # noqa: F811
+    tmp_path: Path,
+    config: PrepareConfig,  # noqa: F811
+    encoded: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run(clips, tmp_path / "whole", config)
+    out = tmp_path / "out"
+    encoded.clear()
+    real = encoding.Encoder.__call__
+
+    def stopping(*arguments: Any) -> Any:
+        if len(encoded) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(encoding.Encoder, "__call__", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(clips, out, config)
+    assert encoded == ["a/1.mkv", "a/2.mkv"]
+    with pytest.raises(InputError, match="unfinished preparation"):
+        WindowDataset(out)
+    with pytest.raises(InputError, match=r"was being prepared differently[^$]*peak: was 0.0, now 0.5"):
+        run(clips, out, replace(config, peak=0.5))
+    encoded.clear()
+    monkeypatch.setattr(encoding.Encoder, "__call__", real)
+    _, lines = run(clips, out, config)
+    assert encoded == ["b/1.mkv", "b/9.mkv"]
+    assert "2 of them known before" in lines[-1]
+    assert content(out) == content(tmp_path / "whole")
+
+
+class Failing:
+    """Counts what writes to the disk, and lets the call with number ``at`` fail: as a full disk or as a crash does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
+        self.calls, self.at, self.error = 0, -1, error
+        for module, name in ((os, "fsync"), (os, "replace"), (os, "unlink"), (os, "mkdir"), (shards, "save_file")):
+            monkeypatch.setattr(module, name, self._counted(getattr(module, name), name in ("fsync", "save_file")))
+
+    def _counted(self, real: Any, nameless: bool) -> Any:
+        def counted(*arguments: Any, **named: Any) -> Any:
+            self.calls += 1
+            if self.calls == self.at:
+                raise self.error(errno.ENOSPC, "No space left on device", *([] if nameless else [str(arguments[0])]))
+            return real(*arguments, **named)
+
+        return counted
+
+
+class CrashError(BaseException):
+    """As good as kill -9: nobody catches it."""
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("error", [OSError, pytest.param(CrashError, marks=pytest.mark.slow)])
+def test_a_write_that_fails_at_any_step_loses_nothing(
+    tmp_path: Path,
+    config: PrepareConfig,  # noqa: F811
+    encoded: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
+) -> None:
+    folder = tmp_path / "clips"
+    for name in ("train/1.mkv", "train/2.mkv", "train/3.mkv", "test/4.mkv"):
+        write_clip(folder / name, seconds=0.4, seed=len(name))
+    (folder / "train" / "0.mkv").write_bytes(b"no film")
+    config = replace(config, audio="none")
+    failing = Failing(monkeypatch, error)
+    run(folder, tmp_path / "whole", config)
+    whole, steps = content(tmp_path / "whole"), failing.calls
+    assert steps > 30
+    for step in range(1, steps + 1):
+        out = tmp_path / f"out{step}"
+        failing.calls, failing.at = 0, step
+        encoded.clear()
+        try:
+            run(folder, out, config)  # clearing up at its end may fail without harm
+            told = ""
+        except OSError as caught:
+            told = str(caught.filename)
+        except CrashError:
+            told = ""
+        assert not told or str(out) in told
+        failing.at = -1
+        made = [record for _, _, records in shards.read_shards(out) for record in records]
+        finished = {record["entry"]["path"] for record in (*made, *parts.Parts(out).tidy())}
+        if (out / "index.json").exists():
+            assert content(out).items() >= whole.items()
+        encoded.clear()
+        run(folder, out, config)
+        assert not {f"train/{Path(name).name}" for name in finished} & set(encoded)
+        assert content(out) == whole, f"step {step}"
+        shutil.rmtree(out)
+
+
+def test_a_failing_disk_is_told_with_the_file(
+    clips: Path,  # noqa: F811
+    tmp_path: Path,
+    config: PrepareConfig,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from safetensors import SafetensorError
+
+    def full(*_: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(shards, "save_file", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        run(clips, tmp_path / "out", config)
+    assert caught.value.filename.startswith(str(tmp_path / "out" / ".parts" / "train"))
+    assert caught.value.strerror == "can't be written: I/O error: No space left on device (os error 28)"
+
+
+def test_a_damaged_part_is_made_anew(
+    clips: Path,  # noqa: F811
+    tmp_path: Path,
+    config: PrepareConfig,  # noqa: F811
+    encoded: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.Packer, "finish", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(clips, out, config)
+    first, second, *_ = sorted((out / ".parts" / "train").iterdir())
+    first.write_bytes(first.read_bytes()[:100])
+    second.with_name("1.safetensors.part").touch()
+    encoded.clear()
+    run(clips, out, config)
+    assert len(encoded) == 1
+    run(clips, tmp_path / "whole", config)
+    assert content(out) == content(tmp_path / "whole")
+
+
+def test_progress_has_rate_and_time_left(
+    clips: Path,  # noqa: F811
+    tmp_path: Path,
+    config: PrepareConfig,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS", 0)
+    _, lines = run(clips, tmp_path / "out", replace(config, batch=4))
+    assert lines[3].startswith("looked into 4 of 4 clips, ")
+    told = [line for line in lines if line.endswith(" left")]
+    assert len(told) == 2 + 3 + 3 + 3 + 4  # one for each chunk and each clip
+    assert re.fullmatch(r"1 of 4 clips, \S+ clips/s, \d+ frames/s, \d+ s left", told[3])
+    assert told[-1].startswith("4 of 4 clips")
+    assert told[-1].endswith(", 0 s left")
+    assert [progress.lasting(seconds) for seconds in (3, 90, 3000, 9000)] == ["3 s", "2 min", "50 min", "2.5 h"]
+
+
+# --- run again over a folder that has changed ---
+
+
+def test_new_clips_get_new_shards(
+    clips: Path,  # noqa: F811
+    tmp_path: Path,
+    config: PrepareConfig,  # noqa: F811
+    encoded: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "out"
+    run(clips, out, config)
+    before, old = content(out), read_index(out)
+    write_clip(clips / "train" / "a" / "0.mkv", seconds=1.5, seed=9)
+    write_clip(clips / "train" / "c" / "1.mkv", seed=10)
+    write_clip(clips / "test" / "a" / "2.mkv", seed=11)
+    encoded.clear()
+
+    def stopped(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, "finish", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(clips, out, config)
+    assert encoded == ["a/0.mkv", "c/1.mkv", "a/2.mkv"]
+    assert content(out).items() >= before.items()  # the folder of before is still whole
+    assert len(WindowDataset(out, config=DataConfig(window=4))) == 3
+    index, lines = run(clips, out, config)
+    assert len(encoded) == 3
+    assert "4 train" not in lines[-1]
+    assert "5 train + 2 test clips" in lines[-1]
+    assert index["classes"] == ["a", "b", "c"]
+    assert [e["path"] for e in index["splits"]["train"][3:]] == ["train/a/0.mkv", "train/c/1.mkv"]
+    assert {e["shard"] for e in index["splits"]["train"][3:]} == {"train-00001.safetensors"}
+    for name in ("train-00000.safetensors", "test-00000.safetensors"):
+        assert content(out)[name] == before[name]
+    assert index["statistics"] != old["statistics"]
+    fresh, _ = run(clips, tmp_path / "fresh", config)
+    for stream, numbers in fresh["statistics"].items():
+        assert index["statistics"][stream]["mean"] == pytest.approx(numbers["mean"], rel=1e-9)
+        assert index["statistics"][stream]["std"] == pytest.approx(numbers["std"], rel=1e-9)
+    by_path = {entry["path"]: entry for entry in fresh["splits"]["train"]}
+    for entry in index["splits"]["train"]:
+        mine, its = stored(out, entry), stored(tmp_path / "fresh", by_path[entry["path"]])
+        assert all(torch.equal(mine[stream], its[stream]) for stream in its)
+        assert entry["label"] == by_path[entry["path"]]["label"]
+    assert "nothing to do" in run(clips, out, config)[1][-1]
+
+
+def test_a_repaired_clip_is_encoded_then(
+    clips: Path,  # noqa: F811
+    tmp_path: Path,
+    config: PrepareConfig,  # noqa: F811
+    encoded: list[str],
+) -> None:
+    out = tmp_path / "out"
+    broken = write_clip(clips / "train" / "b" / "0.mp4", seconds=4)
+    whole = broken.read_bytes()
+    broken.write_bytes(b"")
+    index, lines = run(clips, out, config)
+    assert [entry["path"] for entry in index["skipped"]] == ["train/b/0.mp4"]
+    assert any("skipped 1 of 5 clips: 1 is empty" in line for line in lines)
+    encoded.clear()
+    again, lines = run(clips, out, config)
+    assert again == index
+    assert "nothing to do" in lines[-1]
+    broken.write_bytes(whole)
+    index, _ = run(clips, out, config)
+    assert encoded == ["b/0.mp4"]
+    assert index["skipped"] == []
+    assert index["splits"]["train"][-1]["path"] == "train/b/0.mp4"
+
+
+def test_the_fitted_codec_is_kept_when_clips_are_added(
+    clips: Path,  # noqa: F811
+    tmp_path: Path,
+    codec: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import flowreel.train_codec
+    from flowreel import checkpoint
+
+    fits: list[Path] = []
+
+    def train_codec(clips: Path, out: Path, config: Any, *_: Any) -> Path:
+        fits.append(clips)
+        shutil.copytree(codec, out)
+        checkpoint.save(out, checkpoint.Checkpoint(config.steps, {}, {}, {}), 1)
+        checkpoint.mark_exported(out, config.steps)
+        return out
+
+    monkeypatch.setattr(flowreel.train_codec, "train_codec", train_codec)
+    config = PrepareConfig(size=(16, 24), codec_steps=7)  # noqa: F811
+    run(clips, tmp_path / "out", config)
+    write_clip(clips / "train" / "a" / "3.mkv", seed=5)
+    index, _ = run(clips, tmp_path / "out", config)
+    assert len(fits) == 1
+    assert len(index["splits"]["train"]) == 4
+    weights = tmp_path / "out" / "codec-training" / "autoencoder" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    write_clip(clips / "train" / "a" / "4.mkv", seed=5)
+    with pytest.raises(InputError, match="begun with another codec"):
+        run(clips, tmp_path / "out", config)
+
+
+# --- vocoder, pipelines ---
+
+
+def test_a_vocoder_is_kept_beside_the_latents(
+    clips: Path,  # noqa: F811
+    tmp_path: Path,
+    config: PrepareConfig,  # noqa: F811
+    encoded: list[str],
+) -> None:
+    def vocoder(mels: int, name: str) -> str:
+        HiFiGAN(VocoderConfig(mels, 8, (8, 20), (16, 40), (3,), ((1,),))).save(tmp_path / name)
+        return str(tmp_path / name)
+
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=r"takes 80 mel bins with hop 160, but the log-mel has 256"):
+        run(clips, out, replace(config, vocoder=vocoder(80, "narrow")))
+    with pytest.raises(InputError, match="leave --vocoder out"):
+        run(clips, out, replace(config, audio="none", vocoder=vocoder(256, "wide")))
+    run(clips, out, config)
+    encoded.clear()
+    index, _ = run(clips, out, replace(config, vocoder=str(tmp_path / "wide")))  # it can come later
+    assert encoded == []
+    assert index["codec"]["audio"]["vocoder"] == "hifigan"
+    assert isinstance(Codec.load(out / "codec").vocoder, HiFiGAN)
+    other, _ = run(clips, tmp_path / "other", replace(config, codec=str(out)))  # with the codec of a prepared folder
+    assert other["codec"]["audio"]["vocoder"] == "hifigan"
+    assert other["statistics"] == index["statistics"]
+    assert AudioCodecConfig().vocoder == ""
+
+
+@pytest.fixture(autouse=True)
+def _no_leftovers(tmp_path: Path) -> Iterator[None]:
+    """What is complete has nothing left of how it was made."""
+    yield
+    for index in tmp_path.glob("*/index.json"):
+        assert not list(index.parent.rglob("*.part"))
+        assert not list(index.parent.rglob(".tmp-*"))
