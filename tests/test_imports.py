@@ -78,8 +78,9 @@ def test_the_ends_are_imported_by_the_command_line_alone() -> None:
 
 
 def test_heavy_rooms_are_imported_inside_functions_of_the_command_line() -> None:
-    light = ("flowreel.config", "flowreel.errors", "flowreel.presets", "flowreel.report", "flowreel.__version__")
-    files = ("__init__.py", "__main__.py", "cli.py", "errors.py", "presets.py", "report.py")
+    light = ("flowreel.config", "flowreel.errors", "flowreel.machine", "flowreel.presets", "flowreel.report")
+    light += ("flowreel.__version__",)
+    files = ("__init__.py", "__main__.py", "cli.py", "errors.py", "machine.py", "presets.py", "report.py")
     for file in (*files, *(f"config/{path.name}" for path in (ROOT / "config").glob("*.py"))):
         path = ROOT / file
         if not path.exists():
@@ -101,7 +102,7 @@ def test_the_codec_is_trained_inside_a_function_of_prepare() -> None:
 
 
 def test_light_rooms_leave_torch_out() -> None:
-    rooms = [r for r in ("config", "presets", "errors", "cli") if importlib.util.find_spec(f"flowreel.{r}")]
+    rooms = [r for r in ("config", "machine", "presets", "errors", "cli") if importlib.util.find_spec(f"flowreel.{r}")]
     lines = [f"import flowreel, {', '.join(f'flowreel.{room}' for room in rooms)}", "import sys"]
     lines.append("print([m for m in ('torch', 'numpy', 'av', 'diffusers', 'matplotlib') if m in sys.modules])")
     run = subprocess.run([sys.executable, "-c", "; ".join(lines)], capture_output=True, text=True, check=True)

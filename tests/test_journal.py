@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import math
 import sys
 from pathlib import Path
 
 import pytest
 
-from flowreel.journal import Journal, draw, read_curve, smooth, truncate
+from flowreel.errors import InputError
+from flowreel.journal import Journal, Table, draw, read_curve, smooth
 
 
 def numbers(value: float) -> dict[str, float]:
@@ -61,15 +64,91 @@ def test_seconds_go_on_over_sessions(tmp_path: Path, monkeypatch):
         ("step,loss\n2,0.5\n4,0.4\n6,0.3\n", "step,loss\n2,0.5\n4,0.4\n"),
         ("step,loss\n2,0.5\n4,0.", "step,loss\n2,0.5\n"),
         ("step,loss\n5,0.5\n", None),
+        ("step,loss\n2,0.5\n4,", "step,loss\n2,0.5\n"),
+        ("step,loss\n2,0.5\n3,0.\x00\n4,0.4,7\n\n4,0.3\n", "step,loss\n2,0.5\n4,0.3\n"),
+        ("step,loss,b\n2,0.5,\n4,0.4,1\n", "step,loss,b\n2,0.5,\n4,0.4,1\n"),
         ("step,lo", None),
+        ("loss\n2\n", None),
         ("", None),
     ],
 )
 def test_rows_after_the_step_and_cut_lines_go(tmp_path: Path, text, kept):
     path = tmp_path / "loss.csv"
     path.write_text(text)
-    truncate(path, 4)
+    Table(path, 4)
     assert (path.read_text() if path.exists() else None) == kept
+    assert read_curve(path)[0] == (kept.split("\n")[0].split(",") if kept else [])
+
+
+def test_open_table_that_is_whole_is_left_alone(tmp_path: Path):
+    path = tmp_path / "loss.csv"
+    path.write_text("step,loss\n2,0.5\n")
+    before = path.stat()
+    Table(path, 4)
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_late_names_are_new_columns_and_missing_ones_empty_cells(tmp_path: Path):
+    with Journal(tmp_path, 9, 0, 0.0, str) as journal:
+        journal.add(1, {"loss": 1.0, "mel": 1.0, "grad_norm": 0.5})
+        journal.row(0.1)
+        journal.add(2, {"loss": 3.0, "mel": 1.0, "fool": 2.0, "judge": 4.0, "grad_norm": 0.5})
+        journal.add(3, {"loss": math.nan, "mel": 3.0, "grad_norm": math.inf})
+        journal.row(0.1)
+    with Journal(tmp_path, 9, 3, 0.0, str) as journal:
+        journal.add(4, {"loss": 1.0, "mel": 1.0, "grad_norm": 0.5})
+        journal.row(0.1)
+    with (tmp_path / "loss.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["step", "loss", "mel", "fool", "judge", "grad_norm", "lr", "seconds"]
+    assert [row[:7] for row in rows] == [
+        ["1", "1", "1", "", "", "0.5", "0.1"],
+        ["3", "3", "2", "2", "4", "0.5", "0.1"],
+        ["4", "1", "1", "", "", "0.5", "0.1"],
+    ]
+    assert math.isnan(read_curve(tmp_path / "loss.csv")[1][0][3])
+    draw(tmp_path / "loss.csv", tmp_path)
+    assert (tmp_path / "loss.png").is_file()
+
+
+def test_validation_is_kept_told_and_cut_like_the_losses(tmp_path: Path):
+    said: list[str] = []
+    with Journal(tmp_path, 9, 0, 0.0, said.append) as journal:
+        journal.validation(2, {"loss": 0.5, "psnr": 20.25})
+        journal.validation(4, {})
+        journal.validation(4, {"loss": math.nan, "psnr": 21.0})
+    assert said == ["step 2  validation: loss 0.5 psnr 20.25", "step 4  validation: loss nan psnr 21"]
+    assert (tmp_path / "validation.csv").read_text() == "step,loss,psnr\n2,0.5,20.25\n4,,21\n"
+    Journal(tmp_path, 9, 3, 0.0, str)
+    assert (tmp_path / "validation.csv").read_text() == "step,loss,psnr\n2,0.5,20.25\n"
+
+
+def test_picture_has_dots_for_what_was_held_out(tmp_path: Path, monkeypatch):
+    drawn: list[tuple] = []
+    monkeypatch.setattr("matplotlib.axes.Axes.plot", _recording(drawn))
+    (tmp_path / "loss.csv").write_text("step,loss,video,grad_norm,lr,seconds\n1,0.5,0.5,1,1,1\n2,0.4,0.4,1,1,1\n")
+    (tmp_path / "validation.csv").write_text("step,psnr,loss\n1,20,0.6\n2,21,\n")
+    draw(tmp_path / "loss.csv", tmp_path)
+    assert [arguments for arguments in drawn if "o" in arguments] == [([1.0], [0.6], "o")]
+
+
+def _recording(drawn: list[tuple]):
+    from matplotlib.axes import Axes
+
+    plot = Axes.plot
+
+    def recorded(self, *arguments, **options):
+        drawn.append(arguments)
+        return plot(self, *arguments, **options)
+
+    return recorded
+
+
+def test_full_disk_is_said(tmp_path: Path):
+    table = Table(tmp_path / "missing" / "loss.csv", 0)
+    (tmp_path / "missing").write_text("in the way")
+    with pytest.raises(InputError, match=r"loss\.csv can't be written"):
+        table.append({"step": 1, "loss": 1.0})
 
 
 def test_picture_of_one_loss_of_parts_and_of_negative_ones(tmp_path: Path):
@@ -112,6 +191,8 @@ def test_terminal_shows_a_bar_and_no_lines(tmp_path: Path, monkeypatch):
 
 
 def test_processes_that_do_not_lead_write_nothing(tmp_path: Path):
-    with Journal(tmp_path, 4, 0, 0.0, str, tensorboard=True, lead=False) as journal:
+    with Journal(tmp_path, 4, 0, 0.0, str, tracker="tensorboard", lead=False) as journal:
         journal.add(1, numbers(0.5))
+        journal.row(0.1)
+        journal.validation(1, {"loss": 1.0})
     assert list(tmp_path.iterdir()) == []

@@ -260,17 +260,20 @@ def test_loss_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path: 
 
 def test_files_of_a_run(tmp_path: Path):
     said: list[str] = []
-    settings = config(steps=5, log=2, save=4, preview=3, tracker="tensorboard")
+    settings = config(steps=5, log=2, save=4, preview=3, validate=3, tracker="tensorboard")
     pytest.importorskip("tensorboard")
     fit(Toy(settings), tmp_path, settings, said.append)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"training", "previews", "loss.csv", "loss.png", "tensorboard", "model.safetensors"}
+    assert names == {
+        *("training", "previews", "loss.csv", "loss.png", "validation.csv", "tensorboard", "model.safetensors")
+    }
     assert {path.name for path in (tmp_path / "previews").iterdir()} == {"3", "5"}
     assert [row["step"] for row in rows(tmp_path)] == ["2", "4", "5"]
     assert list(rows(tmp_path)[0]) == ["step", "loss", "square", "absolute", "grad_norm", "lr", "seconds"]
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
-    assert all(line.startswith("step ") and "\n" not in line and " left" in line for line in said)
-    assert len(said) == 3
+    assert all(line.startswith("step ") and "\n" not in line for line in said)
+    assert len([line for line in said if " left" in line]) == 3
+    assert [line.split(":")[0] for line in said if " left" not in line] == ["step 3  validation", "step 5  validation"]
     row = rows(tmp_path)[0]
     assert float(row["loss"]) == pytest.approx(float(row["square"]) + float(row["absolute"]), rel=1e-4)
 
@@ -341,8 +344,8 @@ def test_learning_rate_warms_up_and_then_keeps_or_falls():
 
 def test_losses_may_be_of_any_number(tmp_path: Path):
     class Single(Toy):
-        def losses(self, module: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {"video": super().losses(module, batch)["square"]}
+        def losses(self, module: nn.Module, batch: dict[str, Tensor], player: str = "") -> dict[str, Tensor]:
+            return {"video": super().losses(module, batch, player)["square"]}
 
     said: list[str] = []
     fit(Single(config()), tmp_path, config(), said.append)

@@ -12,18 +12,22 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from flowreel.config import EMAConfig, LoopConfig, OptimConfig
-from flowreel.loop import ROLE, fit, purpose_seed
+from flowreel.loop import fit
+from flowreel.task import ROLE, purpose_seed
 
 
 class Toy:
     """``at`` maps a step to what happens when its batch is fetched. Without ``dropout`` nothing is left to the global
     generator, so that processes can be compared."""
 
+    players: tuple[str, ...] = ()
+
     def __init__(self, config: LoopConfig, at: dict[int, Callable[[], Any]] | None = None, dropout: float = 0.3):
         torch.manual_seed(config.seed)
         self.config, self.at = config, at or {}
         layers = [nn.Linear(3, 16), nn.LayerNorm(16), nn.GELU(), nn.Dropout(dropout), nn.Linear(16, 1)]
         self.module = nn.Sequential(*layers)
+        self.averaged: nn.Module = self.module
         self.data: dict[str, Any] = {"name": "line"}
         self.poison: set[int] = set()
 
@@ -43,9 +47,14 @@ class Toy:
         generator = torch.Generator().manual_seed(purpose_seed(self.config.seed, ROLE, n))
         return torch.randn(3, generator=generator) * (float("nan") if n in self.poison else 1)
 
-    def losses(self, module: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, module: nn.Module, batch: dict[str, Tensor], player: str = "") -> dict[str, Tensor]:  # noqa: ARG002
         error = module(batch["x"]).squeeze(1) - batch["x"].sum(1)
         return {"square": error.square().mean(), "absolute": 0.1 * error.abs().mean()}
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        with torch.no_grad():
+            x = torch.stack([self.sample(n) for n in range(10_000, 10_016)])
+            return {name: value.item() for name, value in Toy.losses(self, module, {"x": x}).items()}
 
     def preview(self, module: nn.Module, folder: Path, step: int) -> None:
         assert not module.training
@@ -62,6 +71,7 @@ def config(**changes: Any) -> LoopConfig:
         "log": 1,
         "save": 2,
         "preview": 0,
+        "validate": 0,
         "optim": OptimConfig(lr=1e-2, warmup=2),
         "ema": EMAConfig(),
     }

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from flowreel.config import FORMAT_VERSION, flat, read_json
 from flowreel.errors import InputError
+from flowreel.parallel import laid_out_like
 from flowreel.pickles import plain_name
 
 FOLDER = "training"
@@ -265,7 +266,7 @@ def check_same(run: Path, saved: dict[str, Any], now: dict[str, Any], free: set[
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> Tensors:
-    """The optimizer's moments under ``<parameter>.<moment>``."""
+    """The moments of an optimizer over weights of ``module``, under ``<parameter>.<moment>``."""
     names = {id(weight): name for name, weight in module.named_parameters()}
     return {
         f"{names[id(weight)]}.{moment}": value
@@ -275,7 +276,8 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> Te
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Tensors) -> None:
-    """Put back what :func:`optimizer_tensors` gave. Learning rate and decay stay what the optimizer was made with."""
+    """Put back what :func:`optimizer_tensors` gave, of several optimizers over parts of ``module`` perhaps. Learning
+    rate and decay stay what the optimizer was made with."""
     names = {id(weight): name for name, weight in module.named_parameters()}
     ordered = [weight for group in optimizer.param_groups for weight in group["params"]]
     moments: dict[str, Tensors] = {}
@@ -284,15 +286,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors:
         moments.setdefault(name, {})[moment] = value
     state = optimizer.state_dict()
     state["state"] = {
-        i: {moment: _laid_out_like(weight, value) for moment, value in moments[names[id(weight)]].items()}
+        i: {moment: laid_out_like(weight, value) for moment, value in moments[names[id(weight)]].items()}
         for i, weight in enumerate(ordered)
         if names[id(weight)] in moments
     }
     optimizer.load_state_dict(state)
-
-
-def _laid_out_like(weight: Tensor, value: Tensor) -> Tensor:
-    """A copy of ``value``, whose memory is the file's, with the strides of ``weight``: fused optimizers need them."""
-    if value.shape != weight.shape:
-        return value.clone()
-    return torch.empty_like(weight, dtype=value.dtype).copy_(value)

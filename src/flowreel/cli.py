@@ -21,12 +21,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from flowreel import machine
 from flowreel.config import (
     CodecTrainConfig,
     GenerateConfig,
     LoadConfig,
     PrepareConfig,
     TrainConfig,
+    VocoderTrainConfig,
     flat,
     from_dict,
     to_dict,
@@ -44,7 +46,9 @@ def _print(line: str) -> None:
 def prepare(clips: str, out: str, config: PrepareConfig | None = None, report: Report = _print) -> dict[str, Any]:
     """Turn a folder of clips into latents to train on.
 
-    CLIPS holds train/ and test/ or neither, with or without a folder per class; OUT gets shards and index.json.
+    CLIPS holds train/ and test/ or neither, with or without a folder per class; OUT gets shards and index.json. The
+    same command goes on where it stopped, and adds new clips. CLIPS may also be a latent store of GenerativeFlow or
+    R-FLAV.
     """
     from flowreel.prepare import prepare as run
 
@@ -54,7 +58,8 @@ def prepare(clips: str, out: str, config: PrepareConfig | None = None, report: R
 def train(data: str, run: str, config: TrainConfig | None = None, report: Report = _print) -> Path:
     """Train a model on prepared latents. The same command again goes on where it stopped.
 
-    DATA is a folder made by prepare; RUN gets the checkpoints, previews and the finished pipeline.
+    DATA is a folder made by prepare; RUN gets the checkpoints, previews and the finished pipeline. --init PIPE trains
+    a finished pipeline further.
     """
     from flowreel.train import train as fit
 
@@ -66,6 +71,13 @@ def train_codec(clips: str, out: str, config: CodecTrainConfig | None = None, re
     from flowreel.train_codec import train_codec as fit
 
     return fit(Path(clips), Path(out), config or CodecTrainConfig(), report)
+
+
+def train_vocoder(clips: str, out: str, config: VocoderTrainConfig | None = None, report: Report = _print) -> Path:
+    """Fit a vocoder on the sound of a folder of clips, for --vocoder OUT of prepare, generate and convert."""
+    from flowreel.train_vocoder import train_vocoder as fit
+
+    return fit(Path(clips), Path(out), config or VocoderTrainConfig(), report)
 
 
 def generate(pipe: str, config: GenerateConfig | None = None, report: Report = _print) -> list[Path]:
@@ -107,6 +119,7 @@ COMMANDS: dict[str, Command] = {
     "prepare": Command(prepare, ("clips", "out"), PrepareConfig),
     "train": Command(train, ("data", "run"), TrainConfig, presets=True),
     "train-codec": Command(train_codec, ("clips", "out"), CodecTrainConfig),
+    "train-vocoder": Command(train_vocoder, ("clips", "out"), VocoderTrainConfig),
     "generate": Command(generate, ("pipe",), GenerateConfig),
     "convert": Command(convert, ("src", "out"), LoadConfig),
     "info": Command(info, ("pipe",), LoadConfig),
@@ -125,8 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"flowreel {__version__}")
         return 0
     warnings.showwarning = _show_warning
-    # threads that wait by spinning make a busy machine ten times slower; read when torch is first imported
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    machine.settle()
     try:
         return _run(arguments[0], arguments[1:])
     except InputError as error:
@@ -151,7 +163,7 @@ def _usage() -> str:
         "Flow-matching models of video with synchronised sound, on your own clips.",
         "",
     ]
-    lines += [f"  {name:12} {(c.function.__doc__ or '').splitlines()[0]}" for name, c in COMMANDS.items()]
+    lines += [f"  {name:13} {(c.function.__doc__ or '').splitlines()[0]}" for name, c in COMMANDS.items()]
     return "\n".join([*lines, "", "flowreel COMMAND --help says more; flowreel --version the version."])
 
 

@@ -35,7 +35,8 @@ class WindowDataset(Dataset):
     them, ``report`` is told how many), and ``config.limit`` above 0 keeps only the first clips of the rest. ``timing``
     and ``shape`` are those of the windows: a stride divides the frame rate. ``index`` is the folder's whole index,
     ``entries`` its lines for the usable clips; ``classes`` are the class names, and a clip without one has the label
-    ``len(classes)``, the null class.
+    ``len(classes)``, the null class. ``scales`` takes the place of the folder's own codec settings, whose statistics
+    make model latents: a model that is trained further keeps those that it knows.
 
     Raises :class:`InputError` for a folder that is not prepared, an unknown split, a stride with sound (mel steps can't
     be skipped), and where no clip is long enough.
@@ -48,13 +49,14 @@ class WindowDataset(Dataset):
         config: DataConfig | None = None,
         seed: int = 0,
         report: Callable[[str], None] | None = None,
+        scales: CodecConfig | None = None,
     ) -> None:
         config = config or DataConfig()
         _check_config(config, seed)
         self.folder, self.split, self.config, self.seed = Path(folder), split, config, seed
         self.index = read_index(self.folder)
         self.classes: tuple[str, ...] = tuple(self.index["classes"])
-        self.codec_config = from_dict(CodecConfig, self.index["codec"], "codec")
+        self.codec_config = scales or from_dict(CodecConfig, self.index["codec"], "codec")
         self._set_clock()
         self._codec = Codec(self.codec_config, self.timing)
         self._span = (config.window - 1) * config.stride + 1

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from flowreel.config import EMAConfig
+from flowreel.parallel import local
 
 
 def decay(config: EMAConfig, step: int) -> float:
@@ -36,7 +37,8 @@ class EMA:
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         """Move towards ``module``, which has had ``step`` optimizer steps. Buffers are copied."""
-        weights = [weight.detach().float() for weight in module.parameters()]
-        torch._foreach_lerp_(list(self.module.parameters()), weights, 1 - decay(self.config, step))
+        weights = [local(weight.detach()).float() for weight in module.parameters()]
+        own = [local(weight) for weight in self.module.parameters()]
+        torch._foreach_lerp_(own, weights, 1 - decay(self.config, step))
         for mine, theirs in zip(self.module.buffers(), module.buffers(), strict=True):
             mine.copy_(theirs)

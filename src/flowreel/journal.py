@@ -1,12 +1,13 @@
-"""What a training run says while it goes: the progress line, ``loss.csv``, ``loss.png``, TensorBoard.
+"""What a training run says while it goes: the progress line, ``loss.csv``, ``validation.csv``, ``loss.png``, trackers.
 
-Knows: how numbers are shown and kept. Does not know: where they come from.
+Knows: how numbers are shown and kept. Does not know: where they come from, or what a tracker is (``trackers.py``).
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -14,26 +15,31 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from flowreel import trackers
 from flowreel.checkpoint import replacing
-from flowreel.errors import require
+from flowreel.errors import InputError
 from flowreel.report import Report
 
-CURVE, PICTURE = "loss.csv", "loss.png"
+CURVE, VALIDATION, PICTURE = "loss.csv", "validation.csv", "loss.png"
 
 
 class Journal:
     """The record of one run, as a context manager.
 
-    Every step is :meth:`add`-ed; a :meth:`row` is the mean over the steps since the row before. ``loss.csv`` only
-    grows, except that rows after ``step``, from which a resumed run goes on, are cut off.
+    Every step is :meth:`add`-ed; a :meth:`row` is the mean over the steps since the row before. ``loss.csv`` and
+    ``validation.csv`` only grow, except that rows after ``step``, from which a resumed run goes on, are cut off.
 
     Args:
         run: the folder.
         steps: where the run ends.
         step, seconds: where it goes on from.
         report: takes one line of text.
-        tensorboard: also write curves to ``RUN/tensorboard``.
+        tracker: where the curves go too, see :func:`flowreel.trackers.open`.
         lead: False in the processes that share a run with one that writes: these write and show nothing.
+        settings: of the run, for the tracker to show.
+
+    Raises:
+        InputError: the tracker can't be used, or a file can't be written.
     """
 
     def __init__(
@@ -43,21 +49,19 @@ class Journal:
         step: int,
         seconds: float,
         report: Report,
-        tensorboard: bool = False,
+        tracker: str = "none",
         lead: bool = True,
+        settings: dict[str, Any] | None = None,
     ) -> None:
-        self.run, self.steps, self.report = run, steps, report
+        self.run, self.steps, self.report, self.lead = run, steps, report, lead
         self.start, self.step = step, step
         self._before, self._clock = seconds, time.monotonic()
-        self._sums: dict[str, float] = {}
-        self._count = 0
+        self._sums: dict[str, tuple[float, int]] = {}
+        self._names: dict[str, None] = {}
         self._bar = _Bar(steps, step) if lead and sys.stdout.isatty() else None
-        self._writer: Any = None
-        if tensorboard and lead:
-            boards = require("torch.utils.tensorboard", "train")
-            self._writer = boards.SummaryWriter(run / "tensorboard", purge_step=step + 1)
+        self._tracker = trackers.open(tracker, run, settings or {}, step, report) if lead else None
         if lead:
-            truncate(run / CURVE, step)
+            self._curve, self._validation = Table(run / CURVE, step), Table(run / VALIDATION, step)
 
     @property
     def seconds(self) -> float:
@@ -65,46 +69,56 @@ class Journal:
         return self._before + time.monotonic() - self._clock
 
     def add(self, step: int, numbers: dict[str, float]) -> None:
-        """Note the numbers of ``step``, the losses first (their names are columns), and move the bar."""
+        """Note the numbers of ``step``, the losses first (their names are columns), and move the bar.
+
+        A name may be left out at a step, and one that is not finite counts as left out.
+        """
         self.step = step
-        self._count += 1
         for name, value in numbers.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._names.setdefault(name)
+            if math.isfinite(value):
+                total, count = self._sums.get(name, (0.0, 0))
+                self._sums[name] = total + value, count + 1
         if self._bar:
             self._bar.move(step, self._line(numbers))
 
     def row(self, lr: float, shown: bool = True) -> None:
-        """Write the mean since the last row to ``loss.csv`` and, if ``shown``, as a line to the reader."""
-        if not self._count:
+        """Write the means since the last row to ``loss.csv``, each over the steps that had the number, and, if
+        ``shown``, as a line to the reader. A number that no step had is an empty cell."""
+        if not self.lead or not self._sums:
             return
-        means = {name: value / self._count for name, value in self._sums.items()}
-        self._sums, self._count = {}, 0
-        self._append({"step": self.step, **means, "lr": lr, "seconds": round(self.seconds, 2)})
-        if self._writer:
-            for name, value in {**means, "lr": lr}.items():
-                self._writer.add_scalar(name, value, self.step)
+        means = {name: total / count for name, (total, count) in self._sums.items()}
+        cells = {name: means.get(name) for name in sorted(self._names, key=_is_beside)}  # late losses before grad_norm
+        self._sums = {}
+        self._curve.append({"step": self.step, **cells, "lr": lr, "seconds": round(self.seconds, 2)})
+        if self._tracker:
+            self._tracker.log({**means, "lr": lr}, self.step)
         if shown and not self._bar:
             self.report(f"step {self.step}/{self.steps}  {self._line(means)}")
+
+    def validation(self, step: int, numbers: dict[str, float]) -> None:
+        """Write what was measured on held-out data after ``step`` to ``validation.csv`` and as a line to the reader."""
+        finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
+        if not self.lead or not numbers:
+            return
+        self._validation.append({"step": step, **{name: finite.get(name) for name in numbers}})
+        if self._tracker:
+            self._tracker.log({f"validation/{name}": value for name, value in finite.items()}, step)
+        listed = " ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        self.report(f"step {step}  validation: {listed}")
 
     def draw(self) -> None:
         """Draw ``loss.png`` afresh."""
         draw(self.run / CURVE, self.run)
-
-    def _append(self, values: dict[str, float]) -> None:
-        path = self.run / CURVE
-        fresh = not path.exists()
-        with path.open("a", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if fresh:
-                writer.writerow(values)
-            writer.writerow(f"{value:.6g}" if isinstance(value, float) else value for value in values.values())
 
     def _line(self, numbers: dict[str, float]) -> str:
         parts = [f"{name} {value:.4g}" for name, value in numbers.items() if name not in ("loss", "grad_norm")]
         split = f" ({' '.join(parts)})" if len(parts) > 1 else ""
         pace = (time.monotonic() - self._clock) / max(1, self.step - self.start)  # seconds a step in this session
         speed = f"{1 / pace:.1f} steps/s" if pace < 1 else f"{pace:.1f} s/step"
-        return f"loss {numbers['loss']:.4f}{split}  {speed}  {_clock(pace * (self.steps - self.step))} left"
+        return (
+            f"loss {numbers.get('loss', math.nan):.4f}{split}  {speed}  {_clock(pace * (self.steps - self.step))} left"
+        )
 
     def __enter__(self) -> Self:
         if self._bar:
@@ -116,8 +130,8 @@ class Journal:
     ) -> None:
         if self._bar:
             self._bar.stop()
-        if self._writer:
-            self._writer.close()
+        if self._tracker:
+            self._tracker.close()
 
 
 class _Bar:
@@ -136,51 +150,135 @@ class _Bar:
         self._progress.update(self._task, completed=step, line=line)
 
 
+class Table:
+    """A CSV file of numbers with ``step`` in front, which grows by rows; a new name is a new column.
+
+    Opening it cuts off the rows after ``step``, and what a crash left that is no whole row; an emptied file is removed.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        if not path.exists():
+            self.head: list[str] = []
+            return
+        head, lines = _read(path)
+        kept = [line for line in lines if float(line[0]) <= step]
+        self.head = head if kept else []
+        if not kept:
+            path.unlink()
+        elif path.read_bytes() != _csv([head, *kept]).encode():
+            self._rewrite(head, kept)
+
+    def append(self, values: dict[str, float | None]) -> None:
+        """Write a row; None is an empty cell. :class:`InputError` where the disk does not take it."""
+        try:
+            if new := [name for name in values if name not in self.head]:
+                self._widen(list(values), new)
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                file.write(_csv([[_text(values.get(name)) for name in self.head]]))
+        except OSError as error:
+            raise InputError(f"{self.path} can't be written: {error.strerror}") from error
+
+    def _widen(self, names: list[str], new: list[str]) -> None:
+        """Put every new name after the one that it follows in ``names``, with empty cells in the rows so far."""
+        lines = _read(self.path)[1] if self.head else []
+        head = list(self.head)
+        for name in new:
+            before = names[: names.index(name)]
+            place = head.index(before[-1]) + 1 if before else 0
+            head.insert(place, name)
+        rows = [dict(zip(self.head, line, strict=True)) for line in lines]
+        self._rewrite(head, [[row.get(name, "") for name in head] for row in rows])
+        self.head = head
+
+    def _rewrite(self, head: list[str], lines: list[list[str]]) -> None:
+        with replacing(self.path.parent) as aside:
+            (aside / self.path.name).write_text(_csv([head, *lines]), encoding="utf-8", newline="")
+
+
+def _csv(lines: list[list[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
+
+
+def _text(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _read(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Names and whole rows of a CSV file; a last line without its line feed, and what is no row, are left out."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    head, *lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1]))) or [[]]
+    if head[:1] != ["step"]:
+        return [], []
+    return head, [line for line in lines if len(line) == len(head) and line[0] and all(map(_is_number, line))]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell or "nan")
+    except ValueError:
+        return False
+    return True
+
+
+def _is_beside(name: str) -> bool:
+    """Whether a column of ``loss.csv`` is no loss."""
+    return name in ("step", "lr", "seconds") or name.startswith("grad_norm")
+
+
 def read_curve(path: Path) -> tuple[list[str], list[list[float]]]:
-    """The column names and the rows of a ``loss.csv``; a last line that a crash cut short is left out."""
+    """The column names and the rows of a ``loss.csv`` or ``validation.csv``, NaN for an empty cell; rows that a crash
+    cut short are left out. Nothing where there is no file."""
     if not path.exists():
         return [], []
-    head, *lines = csv.reader(io.StringIO(path.read_text(encoding="utf-8"))) or [[]]
-    return head, [[float(cell) for cell in line] for line in lines if len(line) == len(head) and line[-1]]
-
-
-def truncate(path: Path, step: int) -> None:
-    """Cut off the rows after ``step``, and a line that a crash cut short; an emptied file is removed."""
-    if not path.exists():
-        return
-    whole = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line feed is not whole
-    kept = [line for i, line in enumerate(whole) if i == 0 or int(line.split(",")[0]) <= step]
-    if len(kept) < 2:
-        path.unlink()
-        return
-    with replacing(path.parent) as aside:
-        (aside / path.name).write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    head, lines = _read(path)
+    return head, [[float(cell or "nan") for cell in line] for line in lines]
 
 
 def draw(curve: Path, folder: Path) -> None:
-    """Draw the losses of a ``loss.csv`` over the steps as ``loss.png`` in ``folder``."""
+    """Draw the losses of a ``loss.csv`` over the steps as ``loss.png`` in ``folder``; the columns of the
+    ``validation.csv`` beside it that are called like a loss are dots in its colour."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    head, rows = read_curve(curve)
-    if not rows:
+    losses, held_out = _columns(curve), _columns(curve.with_name(VALIDATION))
+    if not losses:
         return
-    steps, columns = [row[0] for row in rows], list(zip(*rows, strict=True))
-    names = head[1 : head.index("grad_norm")]
+    if len(losses) == 2:  # with one part, the total is that part
+        losses.pop(next(name for name in reversed(losses) if name != "loss"))
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for i, name in enumerate(names if len(names) > 2 else names[:1]):  # with one part, the total is that part
-        values = columns[head.index(name)]
+    for i, (name, (steps, values)) in enumerate(losses.items()):
         (shade,) = axes.plot(steps, values, alpha=0.25, linewidth=1)
         axes.plot(steps, smooth(values), color=shade.get_color(), linewidth=2 if i == 0 else 1.2, label=name)
-    if min(columns[head.index("loss")]) > 0:
+        if name in held_out:
+            label = f"{name}, held out"
+            axes.plot(*held_out[name], "o", color=shade.get_color(), markeredgecolor="black", markersize=5, label=label)
+    if min(next(iter(losses.values()))[1]) > 0:
         axes.set_yscale("log")
-    axes.set(xlabel="step", ylabel="loss", title=f"{folder.resolve().name}, step {steps[-1]:.0f}")
+    last = max(steps[-1] for steps, _ in losses.values())
+    axes.set(xlabel="step", ylabel="loss", title=f"{folder.resolve().name}, step {last:.0f}")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     with replacing(folder) as aside:
         figure.savefig(aside / PICTURE, dpi=110)
+
+
+def _columns(path: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """By name, the steps and the values of a file's columns that are losses, without the empty cells."""
+    head, rows = read_curve(path)
+    columns = {}
+    for place, name in enumerate(head):
+        if not _is_beside(name):
+            points = [(row[0], row[place]) for row in rows if math.isfinite(row[place])]
+            if points:
+                columns[name] = [step for step, _ in points], [value for _, value in points]
+    return columns
 
 
 def smooth(values: Sequence[float], share: float = 0.02) -> list[float]:

@@ -20,16 +20,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from flowreel import models
+from flowreel import finetune, models
 from flowreel.codec import Codec
-from flowreel.config import PipelineConfig, TrainConfig, Trained
+from flowreel.config import CodecConfig, PipelineConfig, TrainConfig, Trained
 from flowreel.dataset import GlobalOrder, WindowDataset
 from flowreel.errors import InputError
 from flowreel.flow import objective
 from flowreel.flow.noise import SampleNoise
-from flowreel.loop import NOISE, ROLE, WEIGHTS, Batch, Report, fit, purpose_seed
+from flowreel.loading import load
+from flowreel.loop import fit
 from flowreel.pipeline import Pipeline
+from flowreel.report import Report
+from flowreel.task import NOISE, ROLE, WEIGHTS, Batch, purpose_seed
 
+VALIDATION_SEED = 0x56414C
+"""Of the noise, roles and times that a validation loss is measured with: the same for every run."""
 STEPS_PER_FRAME = 40
 """Solver steps that a frame gets on its way through the window, as the exported folder's default."""
 
@@ -39,15 +44,28 @@ def train(data: Path | str, run: Path | str, config: TrainConfig, report: Report
 
     Running the same command again goes on from the last checkpoint; see :func:`flowreel.loop.fit`.
     """
-    return fit(FlowTask(Path(data), config, report), Path(run), config, report)
+    start = load(config.init, device="cpu") if config.init else None
+    if start is not None:
+        config = dataclasses.replace(config, model=start.config.model)
+    return fit(FlowTask(Path(data), config, report, start), Path(run), config, report)
 
 
 class FlowTask:
-    """Training a velocity network on the windows of a prepared folder."""
+    """Training a velocity network on the windows of a prepared folder.
 
-    def __init__(self, data: Path, config: TrainConfig, report: Report) -> None:
-        self.config, self.folder = config, data
-        self.dataset = WindowDataset(data, "train", config.data, config.seed, report)
+    Args:
+        config: its architecture is that of ``start``, if there is one.
+        start: where the weights and the scales of the latents come from, instead of from nothing.
+    """
+
+    players: tuple[str, ...] = ()
+
+    def __init__(self, data: Path, config: TrainConfig, report: Report, start: Pipeline | None = None) -> None:
+        self.config, self.folder, self.start = config, data, start
+        if start is not None:
+            finetune.check_codec(start, data)
+        scales = start.config.codec if start is not None else None
+        self.dataset = WindowDataset(data, "train", config.data, config.seed, report, scales)
         self.shapes = self.dataset.shape.streams
         self.roles = {role: share for role, share in dataclasses.asdict(config.objective.roles).items() if share > 0}
         if "audio" not in self.shapes:
@@ -55,6 +73,10 @@ class FlowTask:
         torch.manual_seed(purpose_seed(config.seed, WEIGHTS, 0))
         self.module = models.build(config.model, self.dataset.shape, len(self.dataset.classes), config.data.window)
         self.module.gradient_checkpointing = config.checkpointing
+        if start is not None:
+            finetune.take_weights(self.module, start, self.dataset.classes, report)
+        self.averaged: nn.Module = self.module
+        self.held_out = self._held_out(scales, report)
         facts = {name: self.dataset.index[name] for name in ("classes", "timing", "codec", "shape", "splits")}
         self.data = {"index": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]}
 
@@ -84,12 +106,28 @@ class FlowTask:
         for positions, batch in zip(order, loader, strict=True):
             yield {**batch, "position": torch.tensor(positions)}
 
-    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def _held_out(self, scales: CodecConfig | None, report: Report) -> WindowDataset | None:
+        """The windows that a validation loss is over, if any clip of test/ is long enough."""
+        config = self.config
+        if not (config.validate and config.data.validation and self.dataset.index["splits"].get("test")):
+            return None
+        settings = dataclasses.replace(config.data, flip=0.0, limit=0)
+        try:
+            return WindowDataset(self.folder, "test", settings, config.seed, None, scales)
+        except InputError as error:
+            report(f"no validation loss: {error}")
+            return None
+
+    def losses(self, module: nn.Module, batch: Batch, player: str = "") -> dict[str, Tensor]:  # noqa: ARG002
+        return self._losses(module, batch, self.config.seed, drop=True)
+
+    def _losses(self, module: nn.Module, batch: Batch, seed: int, drop: bool) -> dict[str, Tensor]:
+        """The losses of the samples at ``batch["position"]`` of the runs with ``seed``."""
         settings, positions = self.config.objective, batch["position"].tolist()
         data = {stream: batch[stream] for stream in self.shapes}
         device, frames = data["video"].device, data["video"].shape[1]
-        noise = SampleNoise([purpose_seed(self.config.seed, NOISE, n) for n in positions], self.shapes, device)(frames)
-        generators = [torch.Generator().manual_seed(purpose_seed(self.config.seed, ROLE, n)) for n in positions]
+        noise = SampleNoise([purpose_seed(seed, NOISE, n) for n in positions], self.shapes, device)(frames)
+        generators = [torch.Generator().manual_seed(purpose_seed(seed, ROLE, n)) for n in positions]
         draw = partial(
             objective.draw_times,
             frames=frames,
@@ -102,8 +140,26 @@ class FlowTask:
         )
         drawn = [draw(generator) for generator in generators]
         t = {stream: torch.stack([times[stream] for times in drawn]).to(device) for stream in self.shapes}
-        label = self.module.drop_label(batch["label"], generators) if self.module.num_classes else None
+        label = batch["label"] if self.module.num_classes else None
+        if label is not None and drop:
+            label = self.module.drop_label(label, generators)
         return objective.losses(module, data, noise, t, label, settings.weight)
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        """The loss and its parts on windows of the test clips: always the same windows, noise, roles and times, with
+        their labels. Frames and noise are those of training's law, so the figures compare with training's."""
+        if self.held_out is None:
+            return {}
+        device = next(module.parameters()).device
+        sums: dict[str, float] = {}
+        count = self.config.data.validation
+        for positions in torch.arange(count).split(self.config.batch):
+            samples = [self.held_out.sample(n) for n in positions.tolist()]
+            batch = {name: torch.stack([torch.as_tensor(sample[name]) for sample in samples]) for name in samples[0]}
+            batch = {name: tensor.to(device) for name, tensor in {**batch, "position": positions}.items()}
+            for stream, loss in self._losses(module, batch, VALIDATION_SEED, drop=False).items():
+                sums[stream] = sums.get(stream, 0.0) + loss.item() * len(positions) / count
+        return {"loss": sum(sums.values()), **sums}
 
     def preview(self, module: nn.Module, folder: Path, step: int) -> None:
         pipeline = self._pipeline(module, step)
@@ -131,6 +187,8 @@ class FlowTask:
             steps=max(4, math.ceil(STEPS_PER_FRAME * min(settings.blocks) / window)),
         )
         device = next(module.parameters()).device
+        if self.start is not None:
+            return Pipeline(module, self.start.codec.at(self.dataset.timing).to(device), config)
         return Pipeline(module, Codec.load(self.folder / "codec", self.dataset.timing).to(device), config)
 
 

@@ -1,7 +1,8 @@
 """Training our small autoencoder on single frames: what :mod:`flowreel.loop` needs to know about pixels.
 
-Knows: which frames are held in memory, what a good reconstruction is. Does not know: how the network is built
-(``codec/tiny.py``) or how a codec's folder is laid out (``codec/codec.py``).
+Knows: which frames are held in memory, what a good reconstruction is, how the autoencoder and its judge take turns.
+Does not know: how the networks are built (``codec/tiny.py``, ``adversaries.py``) or how a codec's folder is laid out
+(``codec/codec.py``).
 
 Shape legend: N frames, B of them in a batch, H W rows and columns in pixels, C h w a frame's latents.
 """
@@ -17,18 +18,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowreel import adversaries
+from flowreel.adversaries import PatchJudge
 from flowreel.codec import Codec, TinyAutoencoder
 from flowreel.codec.video import from_unit, to_unit
 from flowreel.config import AudioCodecConfig, CodecConfig, CodecTrainConfig, Timing, VideoCodecConfig
 from flowreel.dataset import GlobalOrder
 from flowreel.errors import InputError
-from flowreel.loop import NOISE, ROLE, WEIGHTS, Batch, Report, fit, purpose_seed
-from flowreel.media import iterate, probe
+from flowreel.evenly import shares, spread
+from flowreel.loop import fit
+from flowreel.media import iterate, probe, stack_pictures
 from flowreel.moments import Moments
+from flowreel.report import Report
 from flowreel.sources import Source, find_clips
+from flowreel.task import NOISE, ROLE, WEIGHTS, Batch, device_of, purpose_seed
 
 JUDGED, SHOWN, MEASURED = 64, 8, 512
 """How many frames the PSNR is over, how many of them the preview shows, and how many the statistics are over."""
@@ -58,9 +63,27 @@ class Reconstruction(nn.Module):
         return self.autoencoder.decode(latents), mean, logvar
 
 
+class Contest(nn.Module):
+    """The autoencoder and what judges its pictures, as one module with a forward pass for each of them."""
+
+    def __init__(self, autoencoder: Reconstruction, discriminator: PatchJudge) -> None:
+        super().__init__()
+        self.autoencoder, self.discriminator = autoencoder, discriminator
+
+    def forward(
+        self, frames: Tensor, noise: Tensor, player: str, judged: bool
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], list[adversaries.Judgement]]:
+        """What :class:`Reconstruction` gives, and, if ``judged``, what the judge says of the reconstruction and, in its
+        own turn, of the frames, in which the autoencoder only plays."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and player == "autoencoder"):
+            made = self.autoencoder(frames, noise)
+        shown = [made[0]] + ([frames] if player == "discriminator" else [])
+        return made, [self.discriminator(pictures) for pictures in shown] if judged else []
+
+
 class CodecTask:
-    """Training the autoencoder on frames drawn evenly from clips. It is judged on some of
-    them, and on frames of the test clips if there are any."""
+    """Training the autoencoder on frames drawn evenly from clips; with ``adversarial`` above 0, against a judge that is
+    trained with it. It is judged on some of the frames, and on frames of the test clips if there are any."""
 
     def __init__(self, sources: Sequence[Source], config: CodecTrainConfig, report: Report) -> None:
         self.video = VideoCodecConfig(kind="tiny", channels=config.channels, width=config.width, fit=config.fit)
@@ -68,6 +91,8 @@ class CodecTask:
             raise InputError(f"size {config.size} must be a multiple of {self.video.factor}, the codec's factor")
         if config.checkpointing:
             raise InputError("checkpointing is for flows: the small autoencoder has no blocks to recompute")
+        if config.adversarial < 0:
+            raise InputError(f"adversarial must be 0 or more, not {config.adversarial}")
         self.config, self.report = config, report
         train = [source for source in sources if source.split == "train"]
         test = [source for source in sources if source.split == "test"]
@@ -75,13 +100,19 @@ class CodecTask:
         if not len(self.frames):
             raise InputError("none of the clips for training can be read: the reasons are in the lines above")
         held_out, _, _ = read_frames(test, config, JUDGED, report)
-        self.judged = {"training": self.frames[_spread(len(self.frames), JUDGED)]}
+        self.judged = {"training": self.frames[spread(len(self.frames), JUDGED)]}
         if len(held_out):
             self.judged["held-out"] = held_out
         report(f"{len(self.frames)} frames of {len(set(self.clips.tolist()))} clips at {config.size}x{config.size}")
         self.timing = _timing(config.fps, sound, report)
         torch.manual_seed(purpose_seed(config.seed, WEIGHTS, 0))
-        self.module: nn.Module = Reconstruction(TinyAutoencoder(self.video))
+        reconstruction = Reconstruction(TinyAutoencoder(self.video))
+        self.averaged: nn.Module = reconstruction
+        self.module: nn.Module = reconstruction
+        self.players: tuple[str, ...] = ()
+        if config.adversarial:
+            self.module = Contest(reconstruction, PatchJudge(config.width))
+            self.players = ("discriminator", "autoencoder")
         self.data = {"frames": hashlib.sha256(self.frames.numpy().tobytes()).hexdigest()[:16]}
         self._order = lru_cache(4)(
             lambda epoch: np.random.default_rng((config.seed, ROLE, epoch)).permutation(len(self.frames))
@@ -96,37 +127,55 @@ class CodecTask:
             noise = [torch.randn(config.channels, side, side, generator=generator) for generator in generators]
             yield {"frames": self.frames[numbers], "noise": torch.stack(noise), "clip": self.clips[numbers]}
 
-    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, module: nn.Module, batch: Batch, player: str = "") -> dict[str, Tensor]:
+        """Nothing for the discriminator until step ``adversarial_start``."""
         frames = to_unit(batch["frames"])
-        reconstruction, mean, logvar = module(frames, batch["noise"])
-        return reconstruction_losses(reconstruction.float(), frames) | {"kl": self.config.kl * divergence(mean, logvar)}
+        if not player:
+            return self._reconstruction(frames, *module(frames, batch["noise"]))
+        judged = int(batch["step"]) >= self.config.adversarial_start
+        if player == "discriminator" and not judged:
+            return {}
+        made, judgements = module(frames, batch["noise"], player, judged)
+        if player == "discriminator":
+            of_made, of_frames = judgements
+            return {"discriminator": adversaries.hinge(of_frames, of_made)}
+        passing = adversaries.hinge_to_pass(judgements[0]) if judged else frames.new_zeros(())
+        return self._reconstruction(frames, *made) | {"adversarial": self.config.adversarial * passing}
 
-    def preview(self, module: nn.Module, folder: Path, step: int) -> None:
+    def _reconstruction(self, frames: Tensor, again: Tensor, mean: Tensor, logvar: Tensor) -> dict[str, Tensor]:
+        return reconstruction_losses(again.float(), frames) | {"kl": self.config.kl * divergence(mean, logvar)}
+
+    @torch.no_grad()
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        """``psnr``: of held-out frames, in dB; ``training_psnr``: of frames that were trained on."""
+        names = {"held-out": "psnr", "training": "training_psnr"}
+        return {names[name]: psnr(self._again(module, frames), frames) for name, frames in self.judged.items()}
+
+    def preview(self, module: nn.Module, folder: Path, step: int) -> None:  # noqa: ARG002
         """Originals above their reconstructions: of training frames, then of held-out ones."""
-        rows: list[Tensor] = []
-        quality: list[str] = []
-        for name, frames in self.judged.items():
-            parts = frames.to(_device(module)).split(self.config.batch)
-            again = torch.cat([from_unit(module(to_unit(part))[0]) for part in parts]).cpu()
-            error = (again.float() - frames.float()).square().mean().item()
-            quality.append(f"{10 * math.log10(255**2 / max(error, 1e-9)):.2f} dB on {len(frames)} {name} frames")
-            shown = _spread(len(frames), SHOWN)
-            rows += [torch.cat(list(pictures[shown]), dim=1) for pictures in (frames, again)]  # side by side
-        self.report(f"step {step}: PSNR {', '.join(quality)}")
-        _save_picture(rows, folder / "reconstruction.png")
+        rows: list[np.ndarray] = []
+        for frames in self.judged.values():
+            shown = frames[spread(len(frames), SHOWN)]
+            rows += [np.concatenate(list(pictures.numpy()), axis=1) for pictures in (shown, self._again(module, shown))]
+        stack_pictures(rows, folder / "reconstruction.png")
+
+    def _again(self, module: nn.Module, frames: Tensor) -> Tensor:
+        """Frames (N, H, W, 3) uint8 -> their reconstruction, likewise."""
+        parts = frames.to(device_of(module)).split(self.config.batch)
+        return torch.cat([from_unit(module(to_unit(part))[0]) for part in parts]).cpu()
 
     def export(self, module: nn.Module, folder: Path, step: int) -> None:  # noqa: ARG002
         autoencoder = module.get_submodule("autoencoder")
         shift, scale = self._statistics(autoencoder)
         video = dataclasses.replace(self.video, shift=shift, scale=scale)
         audio = AudioCodecConfig() if self.timing.has_audio else None
-        config, device = CodecConfig(video, audio), _device(autoencoder)  # a codec moves its network to its device
+        config, device = CodecConfig(video, audio), device_of(autoencoder)  # a codec moves its network to its device
         Codec(config, self.timing, video_module=autoencoder, device=device).save(folder)
 
     @torch.no_grad()
     def _statistics(self, autoencoder: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Per channel, the mean and the inverse standard deviation of the latents."""
-        chosen = self.frames[_spread(len(self.frames), MEASURED)].to(_device(autoencoder))
+        chosen = self.frames[spread(len(self.frames), MEASURED)].to(device_of(autoencoder))
         latents = torch.cat([autoencoder.encode(to_unit(part))[0] for part in chosen.split(self.config.batch)])
         moments = Moments.of(latents.movedim(1, -1).flatten(0, -2))
         return tuple(moments.mean.tolist()), tuple(moments.scale.tolist())
@@ -147,6 +196,12 @@ def divergence(mean: Tensor, logvar: Tensor) -> Tensor:
     """KL(N(mean, exp(logvar)) || N(0, 1)) in nats, the mean over all latents (arXiv 1312.6114)."""
     mean, logvar = mean.float(), logvar.float()
     return (mean.square() + logvar.exp() - 1 - logvar).mean() / 2
+
+
+def psnr(again: Tensor, frames: Tensor) -> float:
+    """The peak signal-to-noise ratio in dB of uint8 frames, from the squared error over all of them."""
+    error = (again.float() - frames.float()).square().mean().item()
+    return 10 * math.log10(255**2 / max(error, 1e-9))
 
 
 # --- frames -------------------------------------------------------------------------------------------------------
@@ -174,7 +229,7 @@ def read_frames(
     frames: list[np.ndarray] = []
     clips: list[int] = []
     for number, (source, length, share) in enumerate(zip(sources, lengths, shares(lengths, limit), strict=True)):
-        wanted = set(_spread(length, share).tolist())
+        wanted = set(spread(length, share).tolist())
         try:
             found = list(_pick(source.path, config, wanted))
         except InputError as error:
@@ -198,16 +253,6 @@ def _pick(path: Path, config: CodecTrainConfig, wanted: set[int]) -> Iterator[np
             number += 1
 
 
-def shares(lengths: Sequence[int], limit: int) -> list[int]:
-    """How many of ``limit`` frames each clip gives: the same of all, where a clip has so many; the rest from others."""
-    given = [0] * len(lengths)
-    shortest_first = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    for place, i in enumerate(shortest_first):
-        given[i] = min(lengths[i], limit // (len(lengths) - place))
-        limit -= given[i]
-    return given
-
-
 def _timing(fps: float, sound: bool, report: Report) -> Timing:
     """The clocks of the codec: with sound if the clips have it and the frame rate goes with the default mel steps."""
     if sound:
@@ -216,22 +261,3 @@ def _timing(fps: float, sound: bool, report: Report) -> Timing:
         except InputError as error:
             report(f"the codec is for pictures alone: {error}")
     return Timing(fps, 0, 0)
-
-
-def _spread(count: int, wanted: int) -> Tensor:
-    """``wanted`` indices (or all) spread evenly over ``count``."""
-    wanted = min(count, wanted)
-    return torch.tensor([(2 * i + 1) * count // (2 * wanted) for i in range(wanted)], dtype=torch.long)
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device
-
-
-def _save_picture(rows: Sequence[Tensor], path: Path) -> None:
-    """Rows (H, W, 3) of perhaps unequal width, below each other on black."""
-    from PIL import Image
-
-    width = max(row.shape[1] for row in rows)
-    pixels = torch.cat([F.pad(row, (0, 0, 0, width - row.shape[1])) for row in rows]).numpy()
-    Image.fromarray(pixels).save(path)
