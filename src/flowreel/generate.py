@@ -1,6 +1,7 @@
-"""``flowreel generate``: what is made, under which names, and written while it is made.
+"""``flowreel generate``: samples made in batches and written while they are made.
 
-Sample k of a seed is the same whatever ``batch`` it is in. Memory does not grow with the length of what is generated.
+Sample k of a seed is the same whatever ``batch`` it is in and whichever process makes it. Memory does not grow with the
+length of what is generated. Which files there are to make is known by ``outputs``.
 """
 
 from __future__ import annotations
@@ -9,77 +10,109 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flowreel.config import GenerateConfig
 from flowreel.errors import InputError
-from flowreel.flow.noise import sample_seed
 from flowreel.generation import Settings
 from flowreel.given import Given
 from flowreel.loading import load
 from flowreel.media import Clip, Writer
+from flowreel.outputs import (
+    STREAMED,
+    Folder,
+    Output,
+    Share,
+    all_jobs,
+    all_outputs,
+    clear_leftovers,
+    single_file,
+)
 from flowreel.pipeline import Pipeline
+from flowreel.processes import device
 from flowreel.report import Report
-
-STREAMED = (".mp4", ".mkv", ".webp", ".gif", ".wav")
-"""Files that are written as they are made."""
-WHOLE = (".png",)
-"""Pictures of a whole clip."""
-PICTURES = (".mp4", ".mkv", ".mov", ".webm", ".avi")
-SOUNDS = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One output: sample ``k`` of the seed, what it is given, and the beginning of its name."""
-
-    k: int
-    given: dict[str, Path]
-    stem: str
-    from_folder: bool = False
 
 
 def generate(pipe: str | Path | Pipeline, config: GenerateConfig, report: Report) -> list[Path]:
     """Make ``config.count`` outputs, of everything that was given if that is a folder. One report per file made.
 
+    Files that are in the folder ``config.out`` already are left alone, so that the same command goes on where it was
+    stopped, and a higher count adds to them; a single file is made anew. Under ``torchrun`` each process makes its
+    share on the device of its ``LOCAL_RANK``, and the first one reports.
+
     Returns:
-        the files, in order.
+        the files of this process's share, in order: all of them where it is the only one.
 
     Raises:
-        InputError: something that can't be done; nothing half-written is left.
+        InputError: something that can't be done, or a folder with files that were made from something else (see
+            :mod:`flowreel.outputs`); nothing half-written is left.
     """
-    jobs = _jobs(config)
-    single = _single(Path(config.out), len(jobs))
-    pipeline = pipe if isinstance(pipe, Pipeline) else _load(pipe, config)
-    made: list[Path] = []
-    read: tuple[dict[str, Path], Given] | None = None
-    for batch in _batches(jobs, config.batch):
-        if read is None or read[0] != batch[0].given:
-            try:
-                read = batch[0].given, pipeline.given(**batch[0].given, context=config.context, seconds=config.seconds)
-            except InputError as error:
-                if not batch[0].from_folder:
-                    raise
-                report(f"skipped {batch[0].stem}: {error}")
-                continue
-        given = read[1]
-        seeds = [sample_seed(config.seed, job.k) for job in batch]
-        names = [pipeline.class_name(config.label, seed) for seed in seeds]
-        chunks = pipeline.clips(names, seeds, seconds=config.seconds, given=given, **_settings(config))
-        paths = [
-            single or Path(config.out) / f"{'-'.join([job.stem, *([n] if n else [])])}.mp4"
-            for job, n in zip(batch, names, strict=True)
-        ]
-        made += _write(chunks, paths, [f"seed {config.seed} sample {job.k}" for job in batch], report)
-    if not made:
+    jobs, share = all_jobs(config), Share.of_this_process()
+    single = single_file(Path(config.out), len(jobs))
+    pipeline = pipe if isinstance(pipe, Pipeline) else _load(pipe, config, share)
+    outputs = all_outputs(jobs, pipeline, config)
+    folder = Folder(Path(config.out), outputs, pipeline, config) if single is None else None
+    mine = outputs[share.rank :: share.world]
+    missing = [output for output in mine if folder is None or not output.is_there]
+    if folder is not None:
+        clear_leftovers(folder.path, missing)
+    made = _make(missing, folder, pipeline, config, share, report)
+    if folder is not None and (made < len(mine) or share.world > 1):
+        _summary(outputs, made, config, share, report)
+    if not any(output.is_there for output in mine) and share.world == 1:
         raise InputError("nothing was made: the reasons are in the lines above")
+    return [output.path for output in mine if output.is_there]
+
+
+def _make(
+    outputs: list[Output],
+    folder: Folder | None,
+    pipeline: Pipeline,
+    config: GenerateConfig,
+    share: Share,
+    report: Report,
+) -> int:
+    """Make the files of ``outputs``; how many could be made."""
+    made = 0
+    read: tuple[dict[str, Path], Given] | None = None
+    for batch in _batches(outputs, config.batch):
+        job = batch[0].job
+        if read is None or read[0] != job.given:
+            try:
+                read = job.given, pipeline.given(**job.given, context=config.context, seconds=config.seconds)
+            except InputError as error:
+                if not job.from_folder:
+                    raise
+                report(f"skipped {job.stem}: {error}")
+                continue
+        labels, seeds = [output.label for output in batch], [output.seed for output in batch]
+        chunks = pipeline.clips(labels, seeds, seconds=config.seconds, given=read[1], **_settings(config))
+        if folder is not None and not made:
+            folder.note()
+        lines = _write(chunks, batch, config.seed, shown=share.lead)
+        made += len(batch)
+        for line in lines if share.lead else ():
+            report(line)
     return made
 
 
-def _load(pipe: str | Path, config: GenerateConfig) -> Pipeline:
-    pipeline = load(pipe, device=config.device, audio_scale=config.audio_scale, autoencoder=config.autoencoder)
+def _summary(outputs: list[Output], made: int, config: GenerateConfig, share: Share, report: Report) -> None:
+    there = sum(output.is_there for output in outputs)
+    process = f" by process {share.rank} of {share.world}" if share.world > 1 else ""
+    if there == len(outputs):
+        report(f"{config.out} is complete: {there} files, {made or 'none'} of them made now{process}")
+    elif share.lead:
+        others = ", the other processes go on" if share.world > 1 else ""
+        report(
+            f"{there} of {len(outputs)} files are in {config.out}, {made or 'none'} of them made now{process}{others}"
+        )
+
+
+def _load(pipe: str | Path, config: GenerateConfig, share: Share) -> Pipeline:
+    options: dict[str, Any] = {"vocoder": config.vocoder} if config.vocoder is not None else {}
+    own = device() if share.world > 1 and config.device in (None, "cuda") else config.device
+    pipeline = load(pipe, device=own, audio_scale=config.audio_scale, autoencoder=config.autoencoder, **options)
     return pipeline if config.fps is None else pipeline.at(config.fps)
 
 
@@ -87,73 +120,26 @@ def _settings(config: GenerateConfig) -> dict[str, Any]:
     return {f.name: getattr(config, f.name) for f in dataclasses.fields(Settings)}
 
 
-def _single(out: Path, count: int) -> Path | None:
-    """``out`` if it names a file, None if it is a folder."""
-    if not out.suffix or out.is_dir():
-        return None
-    if out.suffix.lower() not in (*STREAMED, *WHOLE):
-        raise InputError(f"--out {out} must end in one of {', '.join((*STREAMED, *WHOLE))}, or in nothing for a folder")
-    if count > 1:
-        raise InputError(f"{count} clips don't fit in the one file {out}: give a folder as --out")
-    return out
-
-
-def _jobs(config: GenerateConfig) -> list[Job]:
-    """Every output: ``count`` samples for each combination of what was given."""
-    files: dict[str, Path] = {}
-    folder: tuple[str, list[Path]] | None = None
-    for name in ("audio", "video", "prefix"):
-        value = getattr(config, name)
-        if value is None:
-            continue
-        path = Path(value).expanduser()
-        if not path.is_dir():
-            files[name] = path
-        elif folder is not None:
-            raise InputError(f"--{folder[0]} and --{name} are both folders: only one of them can be")
-        else:
-            folder = (name, _media_in(path, name))
-    if folder is None:
-        return [Job(k, files, f"{k:05d}") for k in range(config.count)]
-    return [
-        Job(
-            i * config.count + k,
-            {**files, folder[0]: path},
-            f"{i:05d}-{path.stem}" + (f"-{k:03d}" if config.count > 1 else ""),
-            from_folder=True,
-        )
-        for i, path in enumerate(folder[1])
-        for k in range(config.count)
-    ]
-
-
-def _media_in(folder: Path, kind: str) -> list[Path]:
-    suffixes = (*PICTURES, *SOUNDS) if kind == "audio" else PICTURES
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes and not p.name.startswith("."))
-    if not found:
-        raise InputError(f"--{kind} {folder} holds no files that end in {', '.join(suffixes)}")
-    return found
-
-
-def _batches(jobs: list[Job], size: int) -> Iterator[list[Job]]:
+def _batches(outputs: list[Output], size: int) -> Iterator[list[Output]]:
     """Neighbours that are given the same, at most ``size`` at a time."""
-    batch: list[Job] = []
-    for job in jobs:
-        if batch and (len(batch) == size or job.given != batch[0].given):
+    batch: list[Output] = []
+    for output in outputs:
+        if batch and (len(batch) == size or output.job.given != batch[0].job.given):
             yield batch
             batch = []
-        batch.append(job)
+        batch.append(output)
     if batch:
         yield batch
 
 
-def _write(chunks: Iterator[list[Clip]], paths: list[Path], what: list[str], report: Report) -> list[Path]:
-    """Write every sample's chunks to its path while they come."""
+def _write(chunks: Iterator[list[Clip]], outputs: list[Output], seed: int, shown: bool) -> list[str]:
+    """Write every sample's chunks to its path while they come. Returns a line about each file."""
     frames = 0
+    paths = [output.path for output in outputs]
     whole: list[list[Clip]] = [[] for _ in paths]
     last: list[Clip] = []
     with ExitStack() as stack:
-        progress = stack.enter_context(_Progress(", ".join(p.name for p in paths[:2])))
+        progress = stack.enter_context(_Progress(", ".join(p.name for p in paths[:2]), shown))
         writers: list[Writer] = []
         for last in chunks:
             if not writers and paths[0].suffix.lower() in STREAMED:
@@ -168,13 +154,18 @@ def _write(chunks: Iterator[list[Clip]], paths: list[Path], what: list[str], rep
     for path, kept in zip(paths, whole, strict=True):
         if kept:
             Clip.join(kept).save(path)
-    for path, clip, text in zip(paths, last, what, strict=True):
-        height, width = clip.frames.shape[1:3]
-        silent = clip.audio is None or path.suffix.lower() in (".gif", ".webp")
-        sound = "silent" if silent else "with sound"
-        label = f"class {clip.label}, " if clip.label else ""
-        report(f"{path}  {frames / clip.fps:.1f} s, {width}x{height} at {clip.fps:g}/s, {sound}, {label}{text}")
-    return paths
+    return [_line(output, clip, frames, seed) for output, clip in zip(outputs, last, strict=True)]
+
+
+def _line(output: Output, clip: Clip, frames: int, seed: int) -> str:
+    height, width = clip.frames.shape[1:3]
+    silent = clip.audio is None or output.path.suffix.lower() in (".gif", ".webp")
+    sound = "silent" if silent else "with sound"
+    label = f"class {clip.label}, " if clip.label else ""
+    return (
+        f"{output.path}  {frames / clip.fps:.1f} s, {width}x{height} at {clip.fps:g}/s, {sound}, {label}"
+        f"seed {seed} sample {output.job.k}"
+    )
 
 
 def _writer(path: Path, clip: Clip) -> Writer:
@@ -184,14 +175,14 @@ def _writer(path: Path, clip: Clip) -> Writer:
 
 
 class _Progress:
-    """Seconds made so far, on a terminal alone."""
+    """Seconds made so far, if ``shown``, on a terminal alone."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, shown: bool) -> None:
+        self.name, self.shown = name, shown
         self._status: Any = None
 
     def __enter__(self) -> _Progress:
-        if sys.stderr.isatty():
+        if self.shown and sys.stderr.isatty():
             from rich.console import Console
 
             self._status = Console(stderr=True).status(f"{self.name}: warming up")
