@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import csv
+import errno
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from flowreel import checkpoint
+from flowreel import checkpoint, session
 from flowreel.checkpoint import Checkpoint
-from flowreel.config import EMAConfig, OptimConfig
+from flowreel.config import EMAConfig, LoopConfig, OptimConfig
 from flowreel.errors import InputError
 from flowreel.loop import Stop, fit
 from flowreel.optim import adamw, learning_rate
@@ -253,6 +258,190 @@ def test_loss_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path: 
     assert "Clips in its batch: 0, 1, 2, 3, 4, 5, 6." in message
     assert str(tmp_path / "training" / "4") in message
     assert all(weight.isfinite().all() for weight in task.module.parameters())
+
+
+def test_loss_that_is_not_finite_can_be_skipped(tmp_path: Path):
+    settings = config(steps=6, save=3, nonfinite="skip")
+    said: list[str] = []
+
+    def poisoned() -> Toy:
+        task = Toy(settings)
+        task.poison = {3 * 8 + 2}  # in the batch of the fourth step
+        return task
+
+    fit(poisoned(), tmp_path / "run", settings, said.append)
+    warning = next(line for line in said if "WARNING" in line)
+    assert "step 4 was skipped: square is nan" in warning
+    assert "Clips in its batch: 0, 1, 2, 3, 4, 5, 6." in warning
+    assert final(tmp_path / "run").step == 6
+    assert all(weight.isfinite().all() for weight in final(tmp_path / "run").model.values())
+    assert [row["step"] for row in rows(tmp_path / "run")] == ["1", "2", "3", "5", "6"]
+    for steps in (4, 6):  # stopped right after it
+        fit(poisoned(), tmp_path / "parts", config(steps=steps, save=3, nonfinite="skip"), quiet)
+    assert same(final(tmp_path / "run"), final(tmp_path / "parts"))
+
+
+def test_losses_that_are_never_finite_stop_all_the_same(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(session, "MOST_SKIPPED", 2)
+    settings = config(steps=8, nonfinite="skip")
+    task = Toy(settings)
+    task.poison = set(range(16, 64))
+    with pytest.raises(InputError, match="step 5 can't be done 3 times running"):
+        fit(task, tmp_path, settings, quiet)
+    assert all(weight.isfinite().all() for weight in task.module.parameters())
+
+
+# --- parts that are trained against each other --------------------------------------------------------------------
+
+
+class Opponents(nn.Module):
+    """One learns the sum of three numbers, the other to tell its errors from none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.judge, self.maker = nn.Linear(1, 1), nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        error = self.maker(x) - x.sum(1, keepdim=True)
+        return error, self.judge(error), self.judge(torch.zeros_like(error))
+
+
+class Duel(Toy):
+    """:class:`Opponents` in turns; the judge begins at step ``since``."""
+
+    players = ("judge", "maker")
+
+    def __init__(self, settings: LoopConfig, since: int = 0) -> None:
+        super().__init__(settings)
+        self.since, self.module = since, Opponents()
+        self.averaged = self.module.maker
+        self.touched: list[tuple[str, bool, bool]] = []
+
+    def losses(self, module: nn.Module, batch: dict[str, Tensor], player: str = "") -> dict[str, Tensor]:
+        self.touched.append((player, *(getattr(self.module, name).weight.requires_grad for name in self.players)))
+        if player == "judge" and int(batch["step"]) < self.since:
+            return {}
+        error, of_made, of_real = module(batch["x"])
+        if player == "judge":
+            return {"telling": of_made.square().mean() + (1 - of_real).square().mean()}
+        return {"square": error.square().mean(), "passing": (1 - of_made).square().mean()}
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        return {"weight": float(module.weight.sum())}  # type: ignore[operator, union-attr]
+
+    def preview(self, module: nn.Module, folder: Path, step: int) -> None:
+        pass
+
+
+def test_players_take_turns_with_their_own_weights(tmp_path: Path):
+    settings = config(steps=4)
+    task = Duel(settings, since=2)
+    before = {name: value.clone() for name, value in task.module.state_dict().items()}
+    fit(task, tmp_path, settings, quiet)
+    assert task.touched == [("judge", True, False), ("maker", False, True)] * 4
+    saved = final(tmp_path)
+    assert set(saved.model) == {"judge.weight", "judge.bias", "maker.weight", "maker.bias"}
+    assert set(saved.ema) == {"weight", "bias"}
+    assert {name.split(".")[0] for name in saved.optimizer} == {"judge", "maker"}
+    assert saved.optimizer["judge.weight.step"] == 2
+    assert saved.optimizer["maker.weight.step"] == 4
+    assert not torch.equal(saved.model["judge.weight"], before["judge.weight"])
+    assert [row["telling"] != "" for row in rows(tmp_path)] == [False, False, True, True]
+
+
+def test_players_resume_to_the_bit(tmp_path: Path):
+    fit(Duel(config(), since=1), tmp_path / "whole", config(), quiet)
+    for steps in (2, 4):
+        fit(Duel(config(steps=steps), since=1), tmp_path / "parts", config(steps=steps), quiet)
+    assert same(final(tmp_path / "whole"), final(tmp_path / "parts"))
+
+
+# --- disks that fail ----------------------------------------------------------------------------------------------
+
+
+class FailingDisk:
+    """Lets the ``k``-th write, sync, rename or removal of a run fail as a full disk does; counts them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, k: int) -> None:
+        self.k, self.count = k, 0
+        self.log: list[tuple[str, Path]] = []
+        for place, name in (
+            (checkpoint, "save_file"),
+            (checkpoint, "sync"),
+            (Path, "rename"),
+            (Path, "replace"),
+            (Path, "mkdir"),
+            (Path, "write_text"),
+        ):
+            monkeypatch.setattr(place, name, self._failing(name, getattr(place, name)))
+
+    def _failing(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            path = args[1] if name == "save_file" else args[0]
+            self.log.append((name, Path(path)))
+            self.count += 1
+            if self.count == self.k:
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            return real(*args, **options)
+
+        return call
+
+
+def test_a_write_that_fails_at_any_step_loses_nothing(tmp_path: Path):
+    settings = config(steps=4, save=2, keep=1)
+    fit(Toy(settings), tmp_path / "whole", settings, quiet)
+    whole = final(tmp_path / "whole")
+    for k in itertools.count(1):
+        run = tmp_path / str(k)
+        with pytest.MonkeyPatch.context() as patch:
+            disk = FailingDisk(patch, k)
+            try:
+                fit(Toy(settings), run, settings, quiet)
+                failed = False
+            except (InputError, OSError) as error:
+                failed = True
+                assert "No space left" in str(error)  # noqa: PT017
+        if not failed and disk.count < k:
+            break
+        checkpoint.latest(run, pytest.fail)  # what is there is whole: nothing is reported as damaged
+        fit(Toy(settings), run, settings, quiet)
+        assert same(final(run), whole), k
+        assert not list(run.rglob(".tmp-*")), k
+        assert torch.equal(load_file(run / "model.safetensors")["0.weight"], whole.ema["0.weight"])
+    assert k > 30
+
+
+def test_a_full_disk_is_told_with_what_is_safe(tmp_path: Path, monkeypatch):
+    fit(Toy(config(steps=2)), tmp_path, config(steps=2), quiet)
+
+    def full(*args: Any, **options: Any) -> None:  # noqa: ARG001
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(InputError) as error:
+        fit(Toy(config()), tmp_path, config(), quiet)
+    assert "the checkpoint of step 4 could not be written" in str(error.value)
+    assert f"step 2 is safe in {tmp_path / 'training'}" in str(error.value)
+
+
+def test_files_are_synced_before_they_are_renamed(tmp_path: Path, monkeypatch):
+    disk = FailingDisk(monkeypatch, 0)
+    fit(Toy(config(steps=2)), tmp_path, config(steps=2), quiet)
+    synced: set[Path] = set()
+    renamed = 0
+    for name, path in disk.log:
+        if name == "sync":
+            synced.add(path)
+        elif name in ("save_file", "write_text"):
+            synced.discard(path)
+        elif name in ("rename", "replace"):
+            renamed += 1
+            assert path in synced, path
+    assert renamed >= 4
+    checkpoints = [path for name, path in disk.log if name == "rename"]
+    assert checkpoints == [tmp_path / "training" / ".tmp-2"]
+    inside = {path.name for path in synced if path.parent == checkpoints[0] and path.name[0] != "."}
+    assert inside == {"state.json", "model.safetensors", "ema.safetensors", "optimizer.safetensors"}
 
 
 # --- what is written ----------------------------------------------------------------------------------------------

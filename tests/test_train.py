@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +16,12 @@ from torch import Tensor
 
 import flowreel
 from flowreel import checkpoint
-from flowreel.codec import Codec
+from flowreel.codec import Codec, TinyAutoencoder
 from flowreel.config import (
     AudioCodecConfig,
     CodecConfig,
     DataConfig,
+    EMAConfig,
     LatentShape,
     MelConfig,
     ModelConfig,
@@ -44,7 +49,9 @@ def quiet(text: str) -> None:
     pass
 
 
-def prepared(folder: Path, sound: bool = True, classes: tuple[str, ...] = ("low", "high"), clips: int = 5) -> Path:
+def prepared(
+    folder: Path, sound: bool = True, classes: tuple[str, ...] = ("low", "high"), clips: int = 5, test: int = 0
+) -> Path:
     """Latents of a slow drift, one direction per class, as ``prepare`` lays them out."""
     folder.mkdir()
     generator = torch.Generator().manual_seed(1)
@@ -66,7 +73,10 @@ def prepared(folder: Path, sound: bool = True, classes: tuple[str, ...] = ("low"
         "timing": to_dict(timing),
         "codec": to_dict(config),
         "shape": to_dict(LatentShape(C, H, W, M if sound else 0, F if sound else 0, 10.0)),
-        "splits": {"train": [record["entry"] for record in writer.records], "test": []},
+        "splits": {
+            "train": [record["entry"] for record in writer.records[: clips - test]],
+            "test": [record["entry"] for record in writer.records[clips - test :]],
+        },
         "skipped": [],
     }
     checkpoint.write_json(folder / "index.json", index)
@@ -152,6 +162,50 @@ def test_other_data_is_refused(data: Path, tmp_path: Path):
         train(other, tmp_path / "run", config(), quiet)
 
 
+# --- several processes --------------------------------------------------------------------------------------------
+
+
+def processes(data: Path, run: Path, steps: int, sharding: str) -> str:
+    """Train in two processes; what they printed."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "tests.sharded", str(data), str(run), str(steps), sharding]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def near(first: Path, second: Path) -> None:
+    """Equal up to the rounding that sums in another order bring."""
+    a, b = (checkpoint.latest(run, quiet) for run in (first, second))
+    assert a is not None
+    assert b is not None
+    assert a.step == b.step
+    for name in a.parts:
+        torch.testing.assert_close(b.parts[name], a.parts[name], rtol=2e-3, atol=1e-5)
+
+
+def test_sharded_over_two_processes_equals_one_and_goes_on_as_one(data: Path, tmp_path: Path):
+    train(data, tmp_path / "one", config(), quiet)
+    said = processes(data, tmp_path / "run", 2, "fsdp")
+    assert said.count("sharded True") == 2
+    assert said.count(" 0.5") == 2  # of the weights in each
+    assert flowreel.load(tmp_path / "run").config.trained.step == 2
+    assert len(list((tmp_path / "run" / "previews" / "2").glob("*.png"))) == 2
+    alone = tmp_path / "alone"
+    shutil.copytree(tmp_path / "run", alone)
+    train(data, alone, config(), quiet)
+    near(tmp_path / "one", alone)
+    processes(data, tmp_path / "run", 4, "fsdp")
+    near(tmp_path / "one", tmp_path / "run")
+
+
+def test_sharding_needs_several_processes(data: Path, tmp_path: Path):
+    with pytest.raises(InputError, match=r"torchrun --nproc_per_node N"):
+        train(data, tmp_path / "run", config(sharding="fsdp"), quiet)
+
+
 # --- what a sample's randomness hangs on --------------------------------------------------------------------------
 
 
@@ -207,6 +261,102 @@ def test_roles_that_need_sound_are_left_out_without_it(silent: Path):
     only_sound = replace(config().objective, roles=RoleShares(joint=0, audio_clean=1))
     with pytest.raises(InputError, match="give joint or context a share"):
         FlowTask(silent, replace(config(), objective=only_sound), quiet)
+
+
+# --- held-out clips -----------------------------------------------------------------------------------------------
+
+
+def validated(run: Path) -> list[dict[str, str]]:
+    with (run / "validation.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_validation_is_the_same_every_time_and_on_test_clips_alone(tmp_path: Path):
+    held_out = prepared(tmp_path / "data", test=2)
+    settings = config(validate=2, data=DataConfig(window=6, validation=6), batch=4)
+    train(held_out, tmp_path / "run", settings, quiet)
+    rows = validated(tmp_path / "run")
+    assert [row["step"] for row in rows] == ["2", "4"]
+    assert list(rows[0]) == ["step", "loss", "video", "audio"]
+    task = FlowTask(held_out, settings, quiet)
+    pipe = flowreel.load(tmp_path / "run")
+    again = [task.validate(pipe.model) for _ in range(2)]
+    assert again[0] == again[1]
+    assert again[0]["loss"] == pytest.approx(float(rows[1]["loss"]), rel=1e-4)
+    assert again[0]["loss"] == pytest.approx(again[0]["video"] + again[0]["audio"])
+    other = FlowTask(held_out, config(validate=2, data=DataConfig(window=6, validation=6), batch=2), quiet)
+    assert other.validate(pipe.model)["loss"] == pytest.approx(again[0]["loss"], rel=1e-5)
+    assert task.held_out is not None
+    assert {entry["path"] for entry in task.held_out.entries} == {"3.mp4", "4.mp4"}
+    assert {entry["path"] for entry in task.dataset.entries} == {"0.mp4", "1.mp4", "2.mp4"}
+
+
+def test_without_test_clips_there_is_no_validation(data: Path, tmp_path: Path):
+    train(data, tmp_path / "run", config(steps=1, validate=1), quiet)
+    assert not (tmp_path / "run" / "validation.csv").exists()
+
+
+# --- going on from a pipeline -------------------------------------------------------------------------------------
+
+
+def velocity(pipe: flowreel.Pipeline, label: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    x = {stream: torch.randn(1, 6, *shape, generator=generator) for stream, shape in pipe.model.shape.streams.items()}
+    t = {stream: torch.full((1, 6), 0.4) for stream in x}
+    with torch.no_grad():
+        return pipe.model(x, t, torch.tensor([label]))
+
+
+def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return all(torch.allclose(first[stream], second[stream], atol=1e-6) for stream in first)
+
+
+@pytest.fixture(scope="module")
+def begun(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(data, tmp_path_factory.mktemp("begun") / "run", config(), quiet)
+
+
+@pytest.mark.parametrize("classes", [("high", "middle", "low"), ("low", "high"), ()])
+def test_finetuning_begins_with_what_the_pipeline_does(begun: Path, tmp_path: Path, classes: tuple[str, ...]):
+    other = prepared(tmp_path / "data", classes=classes, clips=6)
+    said: list[str] = []
+    settings = config(steps=1, init=str(begun), optim=OptimConfig(lr=1e-12, warmup=0, weight_decay=0.0))
+    settings = replace(settings, ema=EMAConfig("none"), model=ModelConfig(dim=64))
+    train(other, tmp_path / "run", settings, said.append)
+    start, tuned = flowreel.load(begun), flowreel.load(tmp_path / "run")
+    assert tuned.config.model == start.config.model
+    assert tuned.config.codec == start.config.codec  # and its statistics
+    assert tuned.config.classes == classes
+    null = len(start.classes)
+    for place, name in enumerate(classes):
+        known = start.classes.index(name) if name in start.classes else null
+        assert equal(velocity(tuned, place), velocity(start, known)), name
+    assert equal(velocity(tuned, len(classes)), velocity(start, null))
+    assert any("starting from step 4" in line for line in said)
+    assert not classes or any(f"new: {'middle' if 'middle' in classes else 'none'}" in line for line in said)
+
+
+def test_finetuning_resumes_to_the_bit(begun: Path, tmp_path: Path):
+    other = prepared(tmp_path / "data", classes=("high", "new"))
+    train(other, tmp_path / "whole", config(init=str(begun)), quiet)
+    for steps in (2, 4):
+        train(other, tmp_path / "parts", config(steps=steps, init=str(begun)), quiet)
+    assert same(tmp_path / "whole", tmp_path / "parts")
+    nothing = tmp_path / "nothing"
+    train(other, nothing, config(), quiet)
+    assert not same(tmp_path / "whole", nothing)
+
+
+def test_finetuning_on_other_latents_is_refused(begun: Path, tmp_path: Path):
+    other = prepared(tmp_path / "data")
+    torch.manual_seed(5)
+    config_, timing = Codec.load(other / "codec").config, Timing(10, 16000, 160)
+    Codec(config_, timing, video_module=TinyAutoencoder(config_.video)).save(other / "codec")
+    with pytest.raises(InputError, match=r"another autoencoder than the pipeline.*--codec PIPE"):
+        train(other, tmp_path / "run", config(init=str(begun)), quiet)
+    mute = prepared(tmp_path / "mute", sound=False)
+    with pytest.raises(InputError, match="has no sound, but the pipeline to start from was trained with"):
+        train(mute, tmp_path / "run", config(init=str(begun)), quiet)
 
 
 # --- what comes out -----------------------------------------------------------------------------------------------

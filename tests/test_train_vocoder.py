@@ -204,6 +204,19 @@ def test_a_sound_is_no_distance_from_itself_and_a_factor_from_its_double() -> No
     torch.testing.assert_close(mel_distance(2 * sound, sound, MEL).item(), np.log(2), atol=0.01, rtol=0)
 
 
+def test_what_has_fallen_silent_still_learns(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below the floor of the log-mel the distance has no gradient: training looks below it."""
+    held = task(clips, adversarial_start=9)
+    batch = next(held.batches(0, 0, 1)) | {"step": torch.tensor(0)}
+    silent = (1e-7 * torch.randn(batch["sound"].shape)).requires_grad_()
+    monkeypatch.setattr(held.module, "forward", lambda *_: (silent, [], []))
+    mel_distance(silent, batch["sound"], MEL).backward()
+    assert silent.grad is not None
+    assert not silent.grad.any()
+    held.losses(held.module, batch, "generator")["mel"].backward()
+    assert silent.grad.any()
+
+
 # --- runs ---------------------------------------------------------------------------------------------------------
 
 

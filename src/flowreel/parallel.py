@@ -76,7 +76,7 @@ def shard(module: nn.Module, machine: Any) -> None:
         InputError: there is one process alone, or the module has no blocks.
     """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     if machine.num_processes == 1:
         raise InputError(
@@ -89,6 +89,7 @@ def shard(module: nn.Module, machine: Any) -> None:
     mesh = init_device_mesh(machine.device.type, (machine.num_processes,))
     for block in blocks:
         fully_shard(block, mesh=mesh)
+        register_fsdp_forward_method(block, "plan")  # it is called before the block's forward pass, with its weights
     fully_shard(module, mesh=mesh)
 
 

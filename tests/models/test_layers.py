@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from flowreel.models import layers
 from flowreel.models.layers import (
     MLP,
     DropPath,
@@ -35,6 +36,21 @@ def test_attention_against_its_definition(causal: bool) -> None:
         scores = scores.masked_fill(torch.ones(7, 7, dtype=torch.bool).triu(1), -torch.inf)
     wanted = attention.proj((scores.softmax(-1) @ v).transpose(-2, -3).flatten(-2))
     torch.testing.assert_close(attention(x), wanted)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("most", [1, 4, 5])
+def test_many_sequences_are_attended_in_parts(monkeypatch: pytest.MonkeyPatch, most: int, causal: bool) -> None:
+    attention, x = SelfAttention(12, 3, causal=causal), torch.randn(2, 5, 7, 12)
+    whole = attention(x)
+    sizes, kernel = [], F.scaled_dot_product_attention
+    monkeypatch.setattr(layers, "MOST_SEQUENCES", most)
+    monkeypatch.setattr(
+        F, "scaled_dot_product_attention", lambda q, *a, **k: (sizes.append(len(q)), kernel(q, *a, **k))[1]
+    )
+    torch.testing.assert_close(attention(x), whole)
+    assert sum(sizes) == 10
+    assert max(sizes) == most
 
 
 def test_causal_attention_does_not_look_ahead() -> None:

@@ -33,6 +33,18 @@ def chunk(x: Tensor, parts: int) -> tuple[Tensor, ...]:
     return x.unsqueeze(2).chunk(parts, dim=-1)
 
 
+MOST_SEQUENCES = 65535
+"""In one attention: the batch is an axis of the grid of CUDA's kernels (github.com/pytorch/pytorch/issues/146704)."""
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+    """Scaled dot-product attention of any number of sequences: (batch, heads, L, D / heads), all four."""
+    if len(q) <= MOST_SEQUENCES:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    parts = [slice(i, i + MOST_SEQUENCES) for i in range(0, len(q), MOST_SEQUENCES)]
+    return torch.cat([attend(q[part], k[part], v[part], causal) for part in parts])
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention over the second-last axis; all axes before it are batch.
 
@@ -58,7 +70,7 @@ class SelfAttention(nn.Module):
         q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        out = attend(q, k, v, self.causal)
         return self.proj(out.transpose(1, 2).reshape(*batch, length, dim))
 
 

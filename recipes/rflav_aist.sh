@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# R-FLAV B/1 on AIST++ (arXiv 2503.08307): 256x256, 10 frames a second, 16 kHz, a class per dance.
+# CLIPS/train/<dance>/*.mp4 and CLIPS/test/<dance>/*.mp4. Published: 400,000 steps, batch 16 a GPU, lr 1e-4, EMA power 3/4.
+source "$(dirname "$0")/_common.sh" "$@"
+flowreel prepare "$clips" "$out/data" --codec stabilityai/sd-vae-ft-ema --posterior sample \
+  --size 256 --fps 10 --fit letterbox --channel first --peak 0.95 --audio require
+flowreel train "$out/data" "$out/run" --preset rflav-b1 --batch "$((16 * ${GPUS:-1}))" --seed 42
+flowreel train-vocoder "$clips" "$out/vocoder" --width 512 --channel first --peak 0.95 --discriminator 32 \
+  --batch 16 --steps 200000 --adversarial_start 0 --optim.lr 2e-4 --save 5000 --preview 20000 --validate 5000
+flowreel generate "$out/run" --out "$out/generated" --count 2048 --batch 32 --seconds 1.6 --vocoder "$out/vocoder"
