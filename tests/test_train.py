@@ -186,19 +186,21 @@ def near(first: Path, second: Path) -> None:
         torch.testing.assert_close(b.parts[name], a.parts[name], rtol=2e-3, atol=1e-5)
 
 
-def test_sharded_over_two_processes_equals_one_and_goes_on_as_one(data: Path, tmp_path: Path):
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_two_processes_equal_one_and_go_on_as_one(data: Path, tmp_path: Path, sharding: str):
     train(data, tmp_path / "one", config(), quiet)
-    said = processes(data, tmp_path / "run", 2, "fsdp")
-    assert said.count("sharded True") == 2
-    assert said.count(" 0.5") == 2  # of the weights in each
+    said = processes(data, tmp_path / "run", 2, sharding)
+    assert said.count(f"sharded {sharding == 'fsdp'}") == 2
+    assert said.count(" 0.5" if sharding == "fsdp" else " 1.00") == 2  # of the weights in each
     assert flowreel.load(tmp_path / "run").config.trained.step == 2
     assert len(list((tmp_path / "run" / "previews" / "2").glob("*.png"))) == 2
     alone = tmp_path / "alone"
     shutil.copytree(tmp_path / "run", alone)
     train(data, alone, config(), quiet)
     near(tmp_path / "one", alone)
-    processes(data, tmp_path / "run", 4, "fsdp")
-    near(tmp_path / "one", tmp_path / "run")
+    if sharding == "fsdp":
+        processes(data, tmp_path / "run", 4, sharding)
+        near(tmp_path / "one", tmp_path / "run")
 
 
 def test_sharding_needs_several_processes(data: Path, tmp_path: Path):
