@@ -257,6 +257,33 @@ def test_new_clips_get_new_shards(
     assert "nothing to do" in run(clips, out, config)[1][-1]
 
 
+def test_new_clips_that_are_finished_but_in_no_shard_are_not_forgotten(
+    clips: Path,  # noqa: F811
+    tmp_path: Path,
+    config: PrepareConfig,  # noqa: F811
+    encoded: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "out"
+    run(clips, out, config)
+    write_clip(clips / "train" / "a" / "3.mkv", seed=7)
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.Packer, "finish", _crash)
+        with pytest.raises(CrashError):
+            run(clips, out, config)
+    assert encoded.count("a/3.mkv") == 1
+    index, lines = run(clips, out, config)
+    assert not any("nothing to do" in line for line in lines)
+    assert "train/a/3.mkv" in {entry["path"] for entry in index["splits"]["train"]}
+    assert encoded.count("a/3.mkv") == 1
+    _, lines = run(clips, out, config)
+    assert "nothing to do" in lines[-1]
+
+
+def _crash(*_: Any) -> None:
+    raise CrashError
+
+
 def test_a_repaired_clip_is_encoded_then(
     clips: Path,  # noqa: F811
     tmp_path: Path,

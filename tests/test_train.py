@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -206,6 +207,29 @@ def test_two_processes_equal_one_and_go_on_as_one(data: Path, tmp_path: Path, sh
 def test_sharding_needs_several_processes(data: Path, tmp_path: Path):
     with pytest.raises(InputError, match=r"torchrun --nproc_per_node N"):
         train(data, tmp_path / "run", config(sharding="fsdp"), quiet)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no process groups")
+def test_ending_the_whole_process_group_saves(data: Path, tmp_path: Path):
+    command = [sys.executable, "-m", "flowreel", "train", str(data), str(tmp_path / "run"), "--data.workers", "1"]
+    command += ["--model.dim", "16", "--model.depth", "1", "--model.heads", "2", "--data.window", "6", "--batch", "4"]
+    command += ["--steps", "100000", "--log", "1", "--preview", "0", "--objective.contexts", "2"]
+    root, environment = Path(__file__).parents[1], {**os.environ, "OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen(
+        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert running.stdout is not None
+        said = [running.stdout.readline() for _ in range(3)]  # it trains
+        os.killpg(running.pid, signal.SIGTERM)
+        rest, _ = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == 0, "".join(said) + rest
+    assert "Traceback" not in rest
+    assert "the same command goes on from there" in rest
+    assert checkpoint.steps(tmp_path / "run")
 
 
 # --- what a sample's randomness hangs on --------------------------------------------------------------------------

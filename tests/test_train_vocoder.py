@@ -77,7 +77,7 @@ def task(clips: Path, **changes: object) -> VocoderTask:
 
 
 def test_sound_of_all_clips_is_held_and_silent_ones_are_passed_over(clips: Path) -> None:
-    sounds, numbers = read_sounds(find_clips(clips), config(), 100, quiet)
+    sounds, numbers = read_sounds(find_clips(clips), config(), 100, quiet, least=1)
     assert [len(sound) for sound in sounds] == [3 * RATE, RATE, RATE]
     assert numbers == [0, 1, 3]
     torch.testing.assert_close(sounds[1], torch.from_numpy(read_sound(clips / "train" / "b.mkv", RATE)))
@@ -86,7 +86,7 @@ def test_sound_of_all_clips_is_held_and_silent_ones_are_passed_over(clips: Path)
 def test_a_limit_is_shared_by_the_clips_and_spread_over_the_time_of_each(clips: Path, monkeypatch) -> None:
     monkeypatch.setattr("flowreel.train_vocoder.PIECE", 0.5)
     sources = find_clips(clips)[:2]
-    sounds, numbers = read_sounds(sources, config(), 2.0, quiet)
+    sounds, numbers = read_sounds(sources, config(), 2.0, quiet, least=1)
     assert numbers == [0, 0, 1]
     assert [len(sound) for sound in sounds] == [RATE // 2, RATE // 2, RATE]
     whole = read_sound(sources[0].path, RATE)
@@ -95,8 +95,15 @@ def test_a_limit_is_shared_by_the_clips_and_spread_over_the_time_of_each(clips: 
     assert found[0] < len(whole) / 3 < found[1]
 
 
+def test_clips_are_left_out_rather_than_cut_below_what_is_used(clips: Path) -> None:
+    sounds, numbers = read_sounds(find_clips(clips), config(), 1.5, quiet, least=80)
+    assert len(numbers) == 1
+    assert all(len(sound) >= 80 * config().mel.hop for sound in sounds)
+    assert not any((sound[-100:] == 0).all() for sound in sounds)
+
+
 def test_peak_is_one_for_each_clip(clips: Path) -> None:
-    sounds, _ = read_sounds(find_clips(clips)[:2], config(peak=0.9), 100, quiet)
+    sounds, _ = read_sounds(find_clips(clips)[:2], config(peak=0.9), 100, quiet, least=1)
     assert [round(sound.abs().max().item(), 3) for sound in sounds] == [0.9, 0.9]
 
 

@@ -85,6 +85,7 @@ def save(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
     for name, tensors in checkpoint.parts.items():
         whole = {plain_name(key): tensor.detach().contiguous() for key, tensor in tensors.items()}
         save_file(whole, aside / f"{name}.safetensors")
+        make_readable(aside / f"{name}.safetensors")
     for path in (*aside.iterdir(), aside):
         sync(path)
     if final.exists():  # a damaged one that the run went back from
@@ -117,17 +118,18 @@ def replacing(folder: Path) -> Iterator[Path]:
             target = folder / path.relative_to(aside)
             target.parent.mkdir(parents=True, exist_ok=True)
             sync(path)
-            path.chmod(0o666 & ~_umask())  # safetensors writes files that their owner alone can read
+            make_readable(path)
             path.replace(target)
             sync(target.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _umask() -> int:
+def make_readable(path: Path) -> None:
+    """Give a file the permissions that new files have: safetensors writes files that their owner alone can read."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    path.chmod(0o666 & ~mask)
 
 
 def mark_exported(run: Path, step: int) -> None:

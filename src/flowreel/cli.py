@@ -40,7 +40,11 @@ from flowreel.report import Report
 
 def _print(line: str) -> None:
     if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
-        print(line, flush=True)
+        _print_from_all(line)
+
+
+def _print_from_all(line: str) -> None:
+    print(line, flush=True)
 
 
 def prepare(clips: str, out: str, config: PrepareConfig | None = None, report: Report = _print) -> dict[str, Any]:
@@ -80,7 +84,7 @@ def train_vocoder(clips: str, out: str, config: VocoderTrainConfig | None = None
     return fit(Path(clips), Path(out), config or VocoderTrainConfig(), report)
 
 
-def generate(pipe: str, config: GenerateConfig | None = None, report: Report = _print) -> list[Path]:
+def generate(pipe: str, config: GenerateConfig | None = None, report: Report = _print_from_all) -> list[Path]:
     """Generate clips or rolls, with sound where the model has it.
 
     PIPE is a run folder, a saved pipeline, a hub repo id, an R-FLAV folder or a GenerativeFlow content.pt.

@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 
 
-def shares(lengths: Sequence[int], limit: int) -> list[int]:
-    """How many of ``limit`` frames each clip gives: the same of all, where a clip has so many; the rest from others."""
+def shares(lengths: Sequence[int], limit: int, least: int = 1) -> list[int]:
+    """How many of ``limit`` frames each clip gives: the same of all, where a clip has so many; the rest from others.
+    Where there is not enough for ``least`` of each, some clips give nothing, spread evenly over them."""
     given = [0] * len(lengths)
-    shortest_first = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    usable = [i for i, length in enumerate(lengths) if length > 0]
+    chosen = [usable[k] for k in spread(len(usable), max(1, limit // least)).tolist()]
+    shortest_first = sorted(chosen, key=lambda i: lengths[i])
     for place, i in enumerate(shortest_first):
-        given[i] = min(lengths[i], limit // (len(lengths) - place))
+        given[i] = min(lengths[i], limit // (len(chosen) - place))
         limit -= given[i]
     return given
 

@@ -59,9 +59,9 @@ class Journal:
         self._sums: dict[str, tuple[float, int]] = {}
         self._names: dict[str, None] = {}
         self._bar = _Bar(steps, step) if lead and sys.stdout.isatty() else None
-        self._tracker = trackers.open(tracker, run, settings or {}, step, report) if lead else None
         if lead:
             self._curve, self._validation = Table(run / CURVE, step), Table(run / VALIDATION, step)
+        self._tracker = trackers.open(tracker, run, settings or {}, step, report) if lead else None
 
     @property
     def seconds(self) -> float:

@@ -224,7 +224,8 @@ def _tensor(payload: dict[str, Any], name: str) -> Tensor:
 
 
 def _name(payload: dict[str, Any], key: str) -> str:
-    return str(payload.get("clip_relpath") or payload.get("clip_id") or key)
+    named = (payload.get(name) for name in ("clip_relpath", "clip_id"))
+    return next((str(name) for name in named if isinstance(name, str | int) and name != ""), key)
 
 
 def _label(payload: dict[str, Any], metadata: dict[str, Any]) -> str | None:

@@ -12,6 +12,7 @@ never stopped, and processes or accumulation steps only change the rounding (and
 from __future__ import annotations
 
 import signal
+from contextlib import closing
 from pathlib import Path
 
 from flowreel.config import LoopConfig, to_dict
@@ -40,7 +41,7 @@ def fit(task: Task, run: Path, config: LoopConfig, report: Report) -> Path:
     step, lr = start, 0.0
     settings = to_dict(config)
     journal = Journal(run, config.steps, start, seconds, session.report, config.tracker, session.lead, settings)
-    with Stop() as stop, journal:
+    with closing(session), Stop() as stop, journal:
         while True:
             last = step == config.steps or stop.agreed
             if step > start:

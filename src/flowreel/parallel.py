@@ -8,6 +8,7 @@ Sharding is torch's own ``fully_shard``: Accelerate with ``fsdp_version=2`` give
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -73,19 +74,16 @@ def shard(module: nn.Module, machine: Any) -> None:
     what is left. Afterwards its parameters are DTensors.
 
     Raises:
-        InputError: there is one process alone, or the module has no blocks.
+        InputError: the module has no blocks.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-    if machine.num_processes == 1:
-        raise InputError(
-            "sharding 'fsdp' spreads a network over several processes, but there is one: start it with torchrun "
-            "--nproc_per_node N -m flowreel train ..., or leave --sharding at none"
-        )
     blocks = getattr(module, "blocks", None)
     if blocks is None:
         raise InputError(f"a {type(module).__name__} can't be sharded: leave --sharding at none")
+    # Plans are views of what a layer gave, and nothing is done to them in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(machine.device.type, (machine.num_processes,))
     for block in blocks:
         fully_shard(block, mesh=mesh)

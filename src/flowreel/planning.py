@@ -33,7 +33,7 @@ _FREE = ("batch", "shard_mb", "workers", "vocoder", "audio")  # settings that ch
 class Plan:
     """Clips in the folder, those of them that are ``known`` because latents of them
     are there already, the ``unknown`` others, the shards' ``records`` and ``stamps``, and the index, if there is one.
-    ``begun``: there are latents, in shards or on their way."""
+    ``begun``: there are latents, in shards or on their way; ``waiting``: some of them are in no shard yet."""
 
     sources: list[Source]
     known: list[Source]
@@ -42,6 +42,7 @@ class Plan:
     stamps: set[str]
     index: dict[str, Any] | None
     begun: bool
+    waiting: bool
 
     @property
     def indexed(self) -> bool:
@@ -55,7 +56,7 @@ class Plan:
 
     @property
     def complete(self) -> bool:
-        return self.indexed and not self.unknown
+        return self.indexed and not self.unknown and not self.waiting
 
     def as_it_is(self, readable: Sequence[Source], skipped: Skipped, config: PrepareConfig) -> bool:
         """Whether nothing would become of it but what it is, now that it is known which clips can be read."""
@@ -91,7 +92,9 @@ def make_plan(clips: Path, out: Path, settings: dict[str, Any], report: Report) 
         if source.name in facts
     ]
     unknown = [source for source in sources if source.name not in facts]
-    return Plan(sources, known, unknown, records, {stamp for _, stamp, _ in shards}, index, begun)
+    packed = {(record["entry"]["path"], record["entry"]["crop"]) for record in records}
+    left = any((record["entry"]["path"], record["entry"]["crop"]) not in packed for record in waiting)
+    return Plan(sources, known, unknown, records, {stamp for _, stamp, _ in shards}, index, begun, left)
 
 
 def check_settings(out: Path, now: dict[str, Any]) -> None:

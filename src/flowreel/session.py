@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,11 @@ class Session:
         sharded = config.sharding == "fsdp"
         if sharded and task.players:
             raise InputError("sharding 'fsdp' is for flows: what this trains fits into every process, leave it at none")
+        if sharded and self.world == 1:
+            raise InputError(
+                "sharding 'fsdp' spreads a network over several processes, but there is one: start it with torchrun "
+                "--nproc_per_node N -m flowreel train ..., or leave --sharding at none"
+            )
         checkpoint.claim(run)
         self.ema = EMA(task.averaged, config.ema)
         self.ema.module.to(self.machine.device)
@@ -115,7 +121,6 @@ class Session:
         batches = [self._next_batch(step) for _ in range(self.config.optim.accumulate)]
         numbers: dict[str, float] = {}
         norms: list[float] = []
-        finite = True
         for name, turn in self.turns.items():
             if len(self.turns) > 1:
                 turn.take(self.turns.values())
@@ -123,15 +128,12 @@ class Session:
             if not losses:
                 continue
             if not self._check_finite(step, {**losses, "grad_norm": norm}, batches):
-                finite = False
-                continue
+                return {}  # nor do those whose turn is after it
             for group in turn.optimizer.param_groups:
                 group["lr"] = lr
             turn.optimizer.step()
             numbers |= losses
             norms.append(norm)
-        if not finite:
-            return {}
         self.skipped = 0
         self.ema.update(self.task.averaged, step + 1)
         return {"loss": sum(numbers.values()), **numbers, "grad_norm": math.hypot(*norms)}
@@ -153,7 +155,7 @@ class Session:
             # For stochastic depth, which draws from the global generator; fetching the batch may have drawn from it.
             torch.manual_seed(purpose_seed(config.seed, NETWORK, (step * self.world + self.rank) * parts + part))
             with self.network.accumulating(last=part == parts - 1):
-                with torch.autocast(machine.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+                with self._arithmetic():
                     losses = self.task.losses(self.network.call, batch, name)
                 if not losses:
                     return {}, 0.0
@@ -232,7 +234,7 @@ class Session:
         module = self.averaged()
         if module is None:
             return {}
-        with torch.no_grad():
+        with torch.no_grad(), self._arithmetic():
             return self.task.validate(module)
 
     def preview(self, step: int) -> None:
@@ -247,6 +249,15 @@ class Session:
                 self.task.preview(module, folder, step)
         except (InputError, OSError) as error:
             self.report(f"WARNING: no preview at step {step}: {error}")
+
+    def close(self) -> None:
+        """End the processes that read the data. Left to the interpreter's end, that would wait for them for ever."""
+        if isinstance(self.batches, Generator):
+            self.batches.close()
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        bfloat16 = self.config.precision == "bfloat16"
+        return torch.autocast(self.machine.device.type, torch.bfloat16, enabled=bfloat16)
 
     def _unwritten(self, what: str, error: Exception) -> InputError:
         saved = checkpoint.steps(self.run)

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flowreel.checkpoint import sync
+from flowreel.checkpoint import make_readable, sync
 from flowreel.config import FORMAT_VERSION, read_json
 from flowreel.errors import InputError
 
@@ -97,6 +97,7 @@ def write(path: Path, tensors: dict[str, Tensor], stamp: str, records: list[Reco
     made = {"stamp": stamp, "records": records}
     with naming(path):
         save_file(tensors, temporary, {_METADATA: json.dumps(made)})
+        make_readable(temporary)
         sync(temporary)
         temporary.replace(path)
 

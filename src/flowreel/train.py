@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from flowreel import finetune, models
 from flowreel.codec import Codec
-from flowreel.config import CodecConfig, PipelineConfig, TrainConfig, Trained
+from flowreel.config import CodecConfig, PipelineConfig, TrainConfig, Trained, to_dict
 from flowreel.dataset import GlobalOrder, WindowDataset
 from flowreel.errors import InputError
 from flowreel.flow import objective
@@ -46,7 +46,7 @@ def train(data: Path | str, run: Path | str, config: TrainConfig, report: Report
     """
     start = load(config.init, device="cpu") if config.init else None
     if start is not None:
-        config = dataclasses.replace(config, model=start.config.model)
+        config = dataclasses.replace(config, model=start.config.model, init=str(Path(config.init)))
     return fit(FlowTask(Path(data), config, report, start), Path(run), config, report)
 
 
@@ -61,7 +61,8 @@ class FlowTask:
     players: tuple[str, ...] = ()
 
     def __init__(self, data: Path, config: TrainConfig, report: Report, start: Pipeline | None = None) -> None:
-        self.config, self.folder, self.start = config, data, start
+        self.config, self.folder = config, data
+        self.codec = start.codec if start is not None else None
         if start is not None:
             finetune.check_codec(start, data)
         scales = start.config.codec if start is not None else None
@@ -76,8 +77,12 @@ class FlowTask:
         if start is not None:
             finetune.take_weights(self.module, start, self.dataset.classes, report)
         self.averaged: nn.Module = self.module
+        self.micro_batch = config.batch // config.optim.accumulate
+        """Samples that go through the network together."""
         self.held_out = self._held_out(scales, report)
         facts = {name: self.dataset.index[name] for name in ("classes", "timing", "codec", "shape", "splits")}
+        if start is not None:
+            facts["scales"] = to_dict(start.config.codec)
         self.data = {"index": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]}
 
     def _without_sound(self, report: Report) -> dict[str, float]:
@@ -96,11 +101,12 @@ class FlowTask:
     def batches(self, start: int, rank: int, world: int) -> Iterator[Batch]:
         config = self.config
         order = GlobalOrder(config.batch, start, config.steps, rank, world, config.optim.accumulate)
+        self.micro_batch = order.micro_batch
         loader = DataLoader(
             self.dataset,
             batch_sampler=order,
             num_workers=config.data.workers,
-            worker_init_fn=_leave_interrupts_to_the_trainer,
+            worker_init_fn=_leave_signals_to_the_trainer,
             pin_memory=torch.cuda.is_available(),
         )
         for positions, batch in zip(order, loader, strict=True):
@@ -153,7 +159,7 @@ class FlowTask:
         device = next(module.parameters()).device
         sums: dict[str, float] = {}
         count = self.config.data.validation
-        for positions in torch.arange(count).split(self.config.batch):
+        for positions in torch.arange(count).split(self.micro_batch):
             samples = [self.held_out.sample(n) for n in positions.tolist()]
             batch = {name: torch.stack([torch.as_tensor(sample[name]) for sample in samples]) for name in samples[0]}
             batch = {name: tensor.to(device) for name, tensor in {**batch, "position": positions}.items()}
@@ -187,10 +193,12 @@ class FlowTask:
             steps=max(4, math.ceil(STEPS_PER_FRAME * min(settings.blocks) / window)),
         )
         device = next(module.parameters()).device
-        if self.start is not None:
-            return Pipeline(module, self.start.codec.at(self.dataset.timing).to(device), config)
-        return Pipeline(module, Codec.load(self.folder / "codec", self.dataset.timing).to(device), config)
+        timing = self.dataset.timing
+        codec = self.codec.at(timing) if self.codec is not None else Codec.load(self.folder / "codec", timing)
+        return Pipeline(module, codec.to(device), config)
 
 
-def _leave_interrupts_to_the_trainer(worker: int) -> None:  # noqa: ARG001
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_the_trainer(worker: int) -> None:  # noqa: ARG001
+    """Whoever ends a job tells its whole process group; the trainer then ends its workers when it has saved."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

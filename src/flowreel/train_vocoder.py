@@ -82,10 +82,10 @@ class VocoderTask:
     def __init__(self, sources: Sequence[Source], config: VocoderTrainConfig, report: Report) -> None:
         _check(config)
         self.config, self.report = config, report
-        self.sounds, self.clips = read_sounds(_of(sources, "train"), config, config.seconds, report)
+        self.sounds, self.clips = read_sounds(_of(sources, "train"), config, config.seconds, report, config.segment)
         if not self.sounds:
             raise InputError("none of the clips for training has sound that can be read")
-        held_out, _ = read_sounds(_of(sources, "test"), config, JUDGED * STRETCH, report)
+        held_out, _ = read_sounds(_of(sources, "test"), config, JUDGED * STRETCH, report, _stretch(config))
         self.judged = {"training": stretches(self.sounds, config)}
         if held_out:
             self.judged["held-out"] = stretches(held_out, config)
@@ -248,9 +248,10 @@ def _distance(vocoder: HiFiGAN, sounds: Sequence[Tensor], config: VocoderTrainCo
 
 
 def read_sounds(
-    sources: Sequence[Source], config: VocoderTrainConfig, limit: float, report: Report
+    sources: Sequence[Source], config: VocoderTrainConfig, limit: float, report: Report, least: int
 ) -> tuple[list[Tensor], list[int]]:
-    """At most ``limit`` seconds of sound, drawn evenly over the clips, and over the time of those that are longer.
+    """At most ``limit`` seconds of sound, drawn evenly over the clips, and over the time of those that are longer; of a
+    clip ``least`` mel steps or nothing, or all that it has.
 
     Returns pieces (S,) float32 of a whole number of mel steps, at least a segment long (silence fills up what is
     shorter), and the number among ``sources`` of the clip that each is from. Clips without sound are passed over, those
@@ -268,7 +269,7 @@ def read_sounds(
     steps = math.ceil(limit * config.mel.sample_rate / config.mel.hop)
     sounds: list[Tensor] = []
     clips: list[int] = []
-    for number, (source, length, share) in enumerate(zip(sources, lengths, shares(lengths, steps), strict=True)):
+    for number, (source, length, share) in enumerate(zip(sources, lengths, shares(lengths, steps, least), strict=True)):
         if share == 0:
             continue
         try:
@@ -309,9 +310,14 @@ def _whole_steps(sound: Tensor, config: VocoderTrainConfig) -> Tensor:
 
 def stretches(sounds: Sequence[Tensor], config: VocoderTrainConfig) -> list[Tensor]:
     """Up to ``JUDGED`` stretches of ``STRETCH`` seconds at most, spread evenly over the sounds."""
-    length = round(STRETCH * config.mel.sample_rate / config.mel.hop) * config.mel.hop
+    length = _stretch(config) * config.mel.hop
     cut = [part for sound in sounds for part in sound.split(length) if len(part) >= min(length, len(sound))]
     return [cut[i] for i in spread(len(cut), JUDGED).tolist()]
+
+
+def _stretch(config: VocoderTrainConfig) -> int:
+    """The mel steps of a stretch."""
+    return round(STRETCH * config.mel.sample_rate / config.mel.hop)
 
 
 def _of(sources: Sequence[Source], split: str) -> list[Source]:

@@ -75,6 +75,10 @@ class DataConfig:
     workers: int = 0
     validation: int = 64
 
+    def __post_init__(self) -> None:
+        for name in ("workers", "validation"):
+            check(getattr(self, name) >= 0, f"data.{name} must be 0 or more, not {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class OptimConfig:
@@ -143,6 +147,8 @@ class LoopConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "log", "save", "keep"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("preview", "validate", "seed"):
+            check(getattr(self, name) >= 0, f"{name} must be 0 or more, not {getattr(self, name)}")
         check(
             self.optim.accumulate >= 1 and self.batch % self.optim.accumulate == 0,
             f"batch {self.batch} is not a multiple of optim.accumulate {self.optim.accumulate}",
@@ -193,6 +199,12 @@ class CodecTrainConfig(LoopConfig):
     fit: Literal["crop", "letterbox", "stretch"] = "crop"
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-3, beta2=0.95, warmup=50, schedule="cosine"))
     ema: EMAConfig = field(default_factory=lambda: EMAConfig(kind="fixed", decay=0.99))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.fps > 0, f"fps must be above 0, not {self.fps}")
+        check(self.frames >= 1, f"frames must be at least 1, not {self.frames}")
+        check(self.adversarial >= 0, f"adversarial must be 0 or more, not {self.adversarial}")
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,11 @@ class Converter:
         return resizer is not None and resizer.fit == "crop" and {height, width} != {resizer.height, resizer.width}
 
     def _rgb(self, frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
-        # FFmpeg takes an untagged matrix as BT.601; players take BT.709 for high definition.
-        untagged_hd = frame.colorspace == _UNSPECIFIED_MATRIX and frame.height >= _HD_ROWS and not frame.format.is_rgb
         curve = hdr.kind(frame.color_trc, frame.color_primaries)
+        matrix = None
+        if frame.colorspace == _UNSPECIFIED_MATRIX and not frame.format.is_rgb:
+            # FFmpeg takes an untagged matrix as BT.601; players take BT.709 for high definition, BT.2020 for HDR.
+            matrix = Colorspace.BT2020 if curve else Colorspace.ITU709 if frame.height >= _HD_ROWS else None
         flags = Interpolation.BICUBIC
         if (height, width) != (frame.height, frame.width):
             flags = _EXACT | (Interpolation.AREA if self._shrinks_on(height, width) else Interpolation.BICUBIC)
@@ -73,7 +75,7 @@ class Converter:
             width=width,
             height=height,
             format="rgb48le" if curve or deep else "rgb24",
-            src_colorspace=Colorspace.ITU709 if untagged_hd else None,
+            src_colorspace=matrix,
             interpolation=flags | _EXACT if deep else flags,
             threads=1,
         )
