@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# R-FLAV B/1 on AIST++ (arXiv 2503.08307): 256x256, 10 frames a second, 16 kHz, a class per dance.
-# CLIPS/train/<dance>/*.mp4 and CLIPS/test/<dance>/*.mp4. Published: 400,000 steps, batch 16 a GPU, lr 1e-4, EMA power 3/4.
+# R-FLAV B/1 (arXiv 2503.08307) on AIST++ or on Landscape: 256x256, 10 frames a second, 16 kHz.
+# AIST++: CLIPS/{train,test}/<dance>/*.mp4, a class per dance. Landscape: CLIPS/{train,test}/*.mp4, no classes.
+# Published: 400,000 steps, batch 16 a GPU, lr 1e-4, weight decay 0.02, logit-normal weights, EMA power 3/4.
 source "$(dirname "$0")/_common.sh" "$@"
 flowreel prepare "$clips" "$out/data" --codec stabilityai/sd-vae-ft-ema --posterior sample \
   --size 256 --fps 10 --fit letterbox --channel first --peak 0.95 --audio require
