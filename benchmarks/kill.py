@@ -1,6 +1,6 @@
 """Does anything get lost by `kill -9`? The real command is killed at random moments, again and again.
 
-    python benchmarks/kill.py prepare [--times 30] [--seed 0] [--folder FOLDER]
+    python benchmarks/kill.py prepare [--add] [--times 30] [--seed 0] [--folder FOLDER]
     python benchmarks/kill.py train [--times 30] [--seed 0] [--folder FOLDER]
 
 Small clips are made, the command runs once undisturbed, then again and again in another folder, each time killed with
@@ -8,7 +8,8 @@ all its processes: at a random moment of its work, or when a half-written file i
 enough and has come to its end, both folders are compared. Prints how many kills fell into which phase, what was done
 twice, and a line of JSON; the exit code is 1 if anything differs.
 
-prepare: shards, index and codec equal byte for byte, no clip encoded twice once it was finished.
+prepare: shards, index and codec equal byte for byte, no clip encoded twice once it was finished. With --add half of
+the clips are prepared before, and the others are new in the folder when the kills begin.
 train: weights, moving average and optimizer of the last step equal to the bit, and every row of loss.csv.
 """
 
@@ -18,6 +19,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,8 +128,8 @@ def content(folder: Path) -> dict[str, bytes]:
 # --- prepare ------------------------------------------------------------------------------------------------------
 
 
-def prepare(folder: Path, times: int, rng: random.Random) -> dict[str, object]:
-    clips, codec, whole = folder / "clips", folder / "codec", folder / "whole"
+def prepare(folder: Path, times: int, rng: random.Random, add: bool = False) -> dict[str, object]:
+    clips, codec, whole, begun = (folder / name for name in ("clips", "codec", "whole", "begun"))
     make(clips, count=64, seconds=6, size=64, fps=10)
     (clips / "train" / "low" / "broken.mp4").write_bytes(b"not a film")
     untrained_codec(codec)
@@ -136,11 +138,21 @@ def prepare(folder: Path, times: int, rng: random.Random) -> dict[str, object]:
         options = ["--codec", str(codec), "--size", "64", "--shard_mb", "1", "--workers", str(workers)]
         return ["prepare", str(clips), str(out), *options]
 
+    if add:
+        later = sorted(clips.rglob("*.mp4"))[::2]
+        for path in later:
+            path.rename(path.with_suffix(".later"))
+        end(command(begun, 1))
+        for path in later:
+            path.with_suffix(".later").rename(path)
+        shutil.copytree(begun, whole)
     end(command(whole, 1))
     kills: Counter[str] = Counter()
     rounds, equal, lost, twice = 0, True, 0, 0
     while kills.total() < times:
         out = folder / f"killed{rounds}"
+        if add:
+            shutil.copytree(begun, out)
         parts: dict[str, int] = {}
         done: set[str] = set()
 
@@ -160,7 +172,7 @@ def prepare(folder: Path, times: int, rng: random.Random) -> dict[str, object]:
         equal = equal and content(out) == content(whole)
         rounds += 1
     return {
-        "command": "prepare",
+        "command": "prepare --add" if add else "prepare",
         "kills": dict(kills),
         "rounds": rounds,
         "clips encoded twice": twice,
@@ -177,8 +189,8 @@ def shards(out: Path) -> int:
 
 
 def prepare_phase(out: Path) -> str:
-    if (out / "index.json").exists():
-        return "after the index"
+    if (out / "index.json").exists() and not (out / ".parts").exists():
+        return "before the first clip, or after the index"
     left = {path.relative_to(out).as_posix() for path in out.rglob("*")} if out.exists() else set()
     if any(".tmp-" in name and not name.startswith(".parts") for name in left):
         return "writing codec or index"
@@ -290,14 +302,15 @@ def end(command: list[str]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("command", choices=["prepare", "train"])
+    parser.add_argument("--add", action="store_true", help="prepare: kill it while it adds clips")
     parser.add_argument("--times", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where to work; kept. Without it a temporary folder")
     args = parser.parse_args()
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
-        work = {"prepare": prepare, "train": train}[args.command]
-        result = work(args.folder or Path(temporary), args.times, random.Random(args.seed))
+        arguments = args.folder or Path(temporary), args.times, random.Random(args.seed)
+        result = train(*arguments) if args.command == "train" else prepare(*arguments, add=args.add)
     kills = result["kills"]
     assert isinstance(kills, dict)
     print()
