@@ -110,9 +110,9 @@ def _summary(outputs: list[Output], made: int, config: GenerateConfig, share: Sh
 
 
 def _load(pipe: str | Path, config: GenerateConfig, share: Share) -> Pipeline:
-    options: dict[str, Any] = {"vocoder": config.vocoder} if config.vocoder is not None else {}
     own = device() if share.world > 1 and config.device in (None, "cuda") else config.device
-    pipeline = load(pipe, device=own, audio_scale=config.audio_scale, autoencoder=config.autoencoder, **options)
+    given = {name: getattr(config, name) for name in ("audio_scale", "autoencoder", "vocoder")}
+    pipeline = load(pipe, device=own, **given)
     return pipeline if config.fps is None else pipeline.at(config.fps)
 
 

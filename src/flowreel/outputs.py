@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed
 from flowreel.media.writing import write_complete
 from flowreel.pipeline import Pipeline
+from flowreel.processes import place
 from flowreel.unchanged import check_unchanged
 
 NOTE = "generation.json"
@@ -74,7 +74,7 @@ class Share:
 
     @classmethod
     def of_this_process(cls) -> Share:
-        return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+        return cls(*place())
 
     @property
     def lead(self) -> bool:

@@ -21,7 +21,7 @@ from flowreel.parts import Packer, Parts
 from flowreel.planning import SETTINGS, Plan, check_settings, make_plan, settings_of, stamp_of
 from flowreel.processes import Processes, together
 from flowreel.progress import Clock, Progress
-from flowreel.report import Report
+from flowreel.report import Report, silent
 from flowreel.shards import SPLITS, ShardWriter, naming, read_index
 from flowreel.sources import Skipped, Source, find_clips, look_into, usable
 from flowreel.workers import Lost, Pool
@@ -57,7 +57,7 @@ def prepare(clips: Path | str, out: Path | str, config: PrepareConfig, report: R
     clips, out = Path(clips), Path(out)
     with together() as processes:
         _check(config)
-        report = report if processes.lead else _silent
+        report = report if processes.lead else silent
         if is_store(clips):
             if processes.lead:
                 import_latents(clips, out, config, report)
@@ -65,10 +65,6 @@ def prepare(clips: Path | str, out: Path | str, config: PrepareConfig, report: R
             return read_index(out)
         with Pool(config.workers) as pool:
             return _Preparation(clips, out, config, report, processes, pool).run()
-
-
-def _silent(text: str) -> None:
-    """What the processes that don't lead report."""
 
 
 class _GivenUpError(Exception):

@@ -31,7 +31,7 @@ class Processes:
     """The place of this process: ``rank`` of ``world``, on ``device``. All have to make the same calls."""
 
     def __init__(self) -> None:
-        self.world, self.rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+        self.rank, self.world = place()
         self.device = device()
         if self.world > 1:
             if self.device.type == "cuda":
@@ -80,6 +80,11 @@ class Processes:
 
 class _ElsewhereError(Exception):
     """Another process can't go on; says why."""
+
+
+def place() -> tuple[int, int]:
+    """The number of this process, and of how many that torchrun started."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def device() -> torch.device:

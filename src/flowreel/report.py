@@ -6,3 +6,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 Report: TypeAlias = Callable[[str], None]
+
+
+def silent(text: str) -> None:
+    """What the processes that don't lead report."""

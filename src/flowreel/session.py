@@ -25,7 +25,7 @@ from flowreel.ema import EMA
 from flowreel.errors import InputError, require
 from flowreel.optim import adamw
 from flowreel.parallel import Parallel
-from flowreel.report import Report
+from flowreel.report import Report, silent
 from flowreel.stop import Stop
 from flowreel.task import NETWORK, Batch, Task, purpose_seed
 
@@ -66,7 +66,7 @@ class Session:
                 f"{config.optim.accumulate}: choose a multiple of {self.world * config.optim.accumulate}"
             )
         self.lead = self.machine.is_main_process
-        self.report = report if self.lead else _silent
+        self.report = report if self.lead else silent
         self.task, self.run, self.config = task, run, config
         if self.machine.device.type == "cpu":
             torch.set_flush_denormal(True)  # tiny numbers are many times slower otherwise
@@ -287,7 +287,3 @@ class Turn:
         for turn in all_turns:
             for weight in turn.weights:
                 weight.requires_grad_(turn is self)
-
-
-def _silent(text: str) -> None:
-    """What the processes that don't lead report."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flowreel.errors import InputError
-from flowreel.media import probe
+from flowreel.media import MediaInfo, probe
 from flowreel.report import Report
 from flowreel.shards import SPLITS
 from flowreel.workers import Beat, Work
@@ -111,6 +111,16 @@ def look_into() -> Work:
         return replace(source, sound=info.has_audio, seconds=stated)
 
     return work
+
+
+def probed(sources: Iterable[Source], report: Report) -> Iterator[MediaInfo | None]:
+    """What each clip's file says; None for those that can't be read, which ``report`` is told."""
+    for source in sources:
+        try:
+            yield probe(source.path)
+        except InputError as error:
+            report(f"left out {source.name}: {error}")
+            yield None
 
 
 class Skipped:

@@ -29,10 +29,10 @@ from flowreel.dataset import GlobalOrder
 from flowreel.errors import InputError
 from flowreel.evenly import shares, spread
 from flowreel.loop import fit
-from flowreel.media import iterate, probe, stack_pictures
+from flowreel.media import iterate, stack_pictures
 from flowreel.moments import Moments
 from flowreel.report import Report
-from flowreel.sources import Source, find_clips
+from flowreel.sources import Source, find_clips, probed
 from flowreel.task import NOISE, ROLE, WEIGHTS, Batch, device_of, purpose_seed
 
 JUDGED, SHOWN, MEASURED = 64, 8, 512
@@ -215,17 +215,9 @@ def read_frames(
     Returns uint8 (N, H, W, 3), the numbers of their clips among ``sources`` (N,), and whether any clip has sound.
     Clips that can't be read are reported and left out.
     """
-    lengths: list[int] = []
-    sound = False
-    for source in sources:
-        try:
-            info = probe(source.path)
-        except InputError as error:
-            report(f"left out {source.name}: {error}")
-            lengths.append(0)
-            continue
-        lengths.append(max(1, round(info.seconds * config.fps)))
-        sound |= info.has_audio
+    infos = list(probed(sources, report))
+    lengths = [max(1, round(info.seconds * config.fps)) if info else 0 for info in infos]
+    sound = any(info.has_audio for info in infos if info)
     frames: list[np.ndarray] = []
     clips: list[int] = []
     for number, (source, length, share) in enumerate(zip(sources, lengths, shares(lengths, limit), strict=True)):

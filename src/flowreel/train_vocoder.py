@@ -29,9 +29,9 @@ from flowreel.dataset import GlobalOrder
 from flowreel.errors import InputError
 from flowreel.evenly import shares, spread
 from flowreel.loop import fit
-from flowreel.media import Clip, iterate, probe, read_sound, spectrogram, stack_pictures
+from flowreel.media import Clip, iterate, read_sound, spectrogram, stack_pictures
 from flowreel.report import Report
-from flowreel.sources import Source, find_clips
+from flowreel.sources import Source, find_clips, probed
 from flowreel.task import NOISE, WEIGHTS, Batch, device_of, purpose_seed
 
 JUDGED, STRETCH = 8, 2.0
@@ -257,16 +257,13 @@ def read_sounds(
     shorter), and the number among ``sources`` of the clip that each is from. Clips without sound are passed over, those
     that can't be read are told.
     """
-    lengths: list[int] = []  # in mel steps
-    for source in sources:
-        try:
-            info = probe(source.path)
-        except InputError as error:
-            report(f"left out {source.name}: {error}")
-            lengths.append(0)
-            continue
-        lengths.append(math.ceil(info.seconds * config.mel.sample_rate / config.mel.hop) if info.has_audio else 0)
-    steps = math.ceil(limit * config.mel.sample_rate / config.mel.hop)
+
+    def mel_steps(seconds: float) -> int:
+        return math.ceil(seconds * config.mel.sample_rate / config.mel.hop)
+
+    infos = probed(sources, report)
+    lengths = [mel_steps(info.seconds) if info and info.has_audio else 0 for info in infos]
+    steps = mel_steps(limit)
     sounds: list[Tensor] = []
     clips: list[int] = []
     for number, (source, length, share) in enumerate(zip(sources, lengths, shares(lengths, steps, least), strict=True)):
