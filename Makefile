@@ -8,7 +8,7 @@ DEMO ?= demo
 .PHONY: demo test slow lint types clean
 
 demo: $(STAMP)
-	PATH="$(CURDIR)/$(BIN):$$PATH" DEMO="$(DEMO)" bash examples/demo.sh
+	$(BIN)/python examples/demo.py "$(DEMO)"
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

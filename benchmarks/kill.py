@@ -30,9 +30,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
-
-from make_clips import make
+from flowreel.config import WorldConfig
+from flowreel.report import silent
+from flowreel.worldfiles import write_world
 
 STEPS, SAVE = 240, 6
 Phase = Callable[[Path], str]
@@ -130,8 +130,8 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def prepare(folder: Path, times: int, rng: random.Random, add: bool = False) -> dict[str, object]:
     clips, codec, whole, begun = (folder / name for name in ("clips", "codec", "whole", "begun"))
-    make(clips, count=64, seconds=6, size=64, fps=10)
-    (clips / "train" / "low" / "broken.mp4").write_bytes(b"not a film")
+    write_world(clips, WorldConfig(count=64, seconds=6, size=64), silent)
+    (clips / "train" / "bounce" / "broken.mp4").write_bytes(b"not a film")
     untrained_codec(codec)
 
     def command(out: Path, workers: int) -> list[str]:
@@ -206,7 +206,7 @@ def prepare_phase(out: Path) -> str:
 
 def train(folder: Path, times: int, rng: random.Random) -> dict[str, object]:
     clips, codec, data, whole = (folder / name for name in ("clips", "codec", "data", "whole"))
-    make(clips, count=8, seconds=3, size=32, fps=10)
+    write_world(clips, WorldConfig(count=8, seconds=3, size=32), silent)
     untrained_codec(codec)
     end(["prepare", str(clips), str(data), "--size", "32", "--codec", str(codec), "--workers", "1"])
 

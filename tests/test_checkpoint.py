@@ -14,7 +14,7 @@ from flowreel import checkpoint
 from flowreel.checkpoint import Checkpoint
 from flowreel.config import OptimConfig, TrainConfig, to_dict
 from flowreel.errors import InputError
-from flowreel.optim import adamw
+from flowreel.optim import optimizers
 
 
 def make(step: int, value: float = 0.0) -> Checkpoint:
@@ -167,7 +167,7 @@ def test_optimizer_round_trip_by_name():
         torch.manual_seed(0)
         module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LayerNorm(16), nn.Linear(16, 2))
         module = module.to(memory_format=torch.channels_last)  # moments must be laid out as the weights are
-        return module, adamw(module, OptimConfig())
+        return module, optimizers(module, OptimConfig())[0]
 
     def step(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         module(torch.randn(5, 3, 4, 4)).square().sum().backward()

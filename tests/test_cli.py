@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import flowreel
 from flowreel.cli import COMMANDS, main, parse
 from flowreel.config import GenerateConfig, LoadConfig, PrepareConfig, TrainConfig
 from flowreel.errors import InputError
@@ -139,3 +141,17 @@ def test_convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (out / "model.safetensors").is_file()
     assert main(["convert", str(GOLDEN / "rflav_joint"), str(out)]) == 2
     assert "choose another OUT" in capsys.readouterr().err
+
+
+def test_convert_halves_weights_and_sets_how_to_sample(tmp_path: Path) -> None:
+    source, out = str(GOLDEN / "flowfield_spatial" / "content.pt"), tmp_path / "half"
+    assert main(["convert", source, str(out), "--dtype", "float16", "--steps", "3", "--guidance", "2"]) == 0
+    assert main(["convert", source, str(tmp_path / "whole")]) == 0
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "whole")]
+    assert sizes[0] < 0.6 * sizes[1]
+    half, whole = (flowreel.load(tmp_path / name, device="cpu") for name in ("half", "whole"))
+    assert (half.config.steps, half.config.guidance) == (3, 2)
+    for a, b in zip(half.model.parameters(), whole.model.parameters(), strict=True):
+        assert a.dtype == b.dtype
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-6)
+    assert main(["convert", source, str(tmp_path / "x"), "--steps", "0"]) == 2

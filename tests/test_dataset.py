@@ -146,6 +146,25 @@ def test_flip_mirrors_the_width_of_the_video_alone(prepared: Path) -> None:
     assert 30 < mirrored < 70
 
 
+def test_a_cut_goes_on_with_another_clip_and_its_class(prepared: Path) -> None:
+    plain, cut = (WindowDataset(prepared, config=DataConfig(window=5, cut=share)) for share in (0.0, 1.0))
+    places = set()
+    for n in range(60):
+        whole, sample = plain.sample(n), cut.sample(n)
+        kept = [torch.equal(sample["video"][frame], whole["video"][frame]) for frame in range(5)]
+        place = kept.index(False) if False in kept else 5
+        assert place >= 1
+        assert torch.equal(sample["audio"][:place], whole["audio"][:place])
+        assert set(sample["label"][:place].tolist()) == {whole["label"]}
+        assert len(set(sample["label"][place:].tolist())) <= 1
+        places.add(place)
+    assert {1, 2, 3, 4} <= places
+    some = WindowDataset(prepared, config=DataConfig(window=5, cut=0.5))
+    uncut = sum(torch.equal(some.sample(n)["video"], plain.sample(n)["video"]) for n in range(60))
+    assert 18 < uncut < 50
+    assert all(some.sample(n)["label"].shape == (5,) for n in range(8))
+
+
 def test_stride_takes_every_kth_frame_of_silent_clips(silent: Path, prepared: Path) -> None:
     dataset = WindowDataset(silent, config=DataConfig(window=4, stride=3))
     assert dataset.timing == Timing(10 / 3, 0, 0)

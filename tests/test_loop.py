@@ -26,7 +26,7 @@ from flowreel.checkpoint import Checkpoint
 from flowreel.config import EMAConfig, LoopConfig, OptimConfig
 from flowreel.errors import InputError
 from flowreel.loop import Stop, fit
-from flowreel.optim import adamw, learning_rate
+from flowreel.optim import learning_rate, optimizers
 from tests.toy import Toy, config
 
 pytest.importorskip("accelerate")
@@ -514,10 +514,38 @@ def test_only_matrices_of_layers_decay():
 
     net = Net()
     names = {id(weight): name for name, weight in net.named_parameters()}
-    decay, rest = adamw(net, OptimConfig(weight_decay=0.1)).param_groups
+    decay, rest = optimizers(net, OptimConfig(weight_decay=0.1))[0].param_groups
     assert {names[id(weight)] for weight in decay["params"]} == {"conv.weight", "linear.weight"}
     assert (decay["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)
     assert len(decay["params"]) + len(rest["params"]) == len(names)
+
+
+def test_muon_steps_the_matrices_of_blocks_and_adamw_the_rest():
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.modulation = nn.Linear(4, 8), nn.Linear(4, 12)
+
+    class Flow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.blocks = nn.Linear(3, 4), nn.ModuleList([Block(), Block()])
+
+    flow, config = Flow(), OptimConfig(kind="muon", lr=0.1, weight_decay=0.0)
+    names = {id(weight): name for name, weight in flow.named_parameters()}
+    adamw, muon = optimizers(flow, config)
+    stepped = [{names[id(w)] for group in o.param_groups for w in group["params"]} for o in (adamw, muon)]
+    assert stepped[1] == {"blocks.0.fc.weight", "blocks.1.fc.weight"}
+    assert stepped[0] == set(names.values()) - stepped[1]
+    weight = flow.blocks[0].fc.weight  # type: ignore[union-attr]
+    before = weight.detach().clone()
+    weight.grad = torch.randn(8, 4)
+    muon.step()
+    singular = torch.linalg.svdvals(weight.detach() - before)  # orthogonal, of the size of AdamW's steps
+    assert singular.max() < 2 * singular.min()
+    assert (weight.detach() - before).square().mean().sqrt().item() == pytest.approx(0.2 * 0.1, rel=0.3)
+    with pytest.raises(InputError, match="muon is for flows"):
+        optimizers(nn.Linear(2, 2), config)
 
 
 def test_learning_rate_warms_up_and_then_keeps_or_falls():

@@ -26,6 +26,7 @@ from flowreel.media import (
     resize_frames,
     samples_for,
     spectrogram,
+    with_sound_below,
 )
 from flowreel.media.pictures import _strip, _ticks
 from tests.filming import BRIGHT, DARK, RATE, click, even_times, grey, make
@@ -633,3 +634,18 @@ def test_read_sound_takes_files_with_and_without_pictures(tmp_path: Path) -> Non
     silent = Clip(clip.frames, None, 10).save(tmp_path / "b.mp4")
     with pytest.raises(InputError, match="no audio"):
         read_sound(silent)
+
+
+def test_a_moving_picture_shows_its_sound_below():
+    tone = (0.5 * np.sin(np.arange(16000) * 0.3)).astype(np.float32)
+    tone[8000:] = 0
+    clip = Clip(np.full((10, 8, 8, 3), 200, np.uint8), tone, 10, 16000)
+    drawn = with_sound_below(clip, scale=4)
+    assert drawn.audio is None
+    assert (drawn.frames[:, :32] == 200).all()
+    strip = drawn.frames[0, 34:].astype(int)
+    assert strip[:, 4:14].max() > 200 > strip[:, 18:].max()
+    lines = [int(frame[34:].min(axis=(0, 2)).argmax()) for frame in drawn.frames]
+    assert lines == sorted(set(lines))
+    with pytest.raises(InputError, match="no sound"):
+        with_sound_below(Clip(clip.frames, None, 10))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 import flowreel
 from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed
+from flowreel.given import each
 from flowreel.loading import load
 from flowreel.media import Clip
 from flowreel.pipeline import Pipeline
@@ -73,6 +75,77 @@ def test_stream_is_the_clip_and_can_be_steered(pipe: Pipeline) -> None:
     assert any(not np.array_equal(a.frames, b.frames) for a, b in chunks)
     with pytest.raises(InputError, match="no class is called 'none'"):
         steered.steer(label="none")
+
+
+def test_a_model_that_knows_cuts_begins_another_scene_behind_those_that_have_taken_shape(pipe: Pipeline) -> None:
+    config = replace(pipe.config, trained=replace(pipe.config.trained, cuts=True))
+    knowing = Pipeline(pipe.model, pipe.codec, config)
+    steered, plain = knowing.stream(label="low", seed=2), pipe.stream(label="low", seed=2)
+    for _ in range(3):
+        same(next(steered), next(plain))
+    steered.steer(label="high")
+    window, made = config.trained.window, 0
+    labels: list[str | None] = []
+    while "high" not in labels[:-1] and made < 3 * window:
+        chunk = next(steered)
+        made += len(chunk.frames)
+        labels += [chunk.label] * len(chunk.frames)
+    # frames wait in the decoder for their sound, so the cut is at least as far away as the kept part of the window
+    assert labels.index("high") >= window - max(1, window // 3)
+    assert labels == sorted(labels, reverse=True)
+    generation = steered._generation
+    generation._labels = [(0, torch.tensor([0])), (generation._start + 2, torch.tensor([1]))]
+    assert generation._window_labels(4).tolist() == [[0, 0, 1, 1]]  # type: ignore[union-attr]
+    first = knowing.stream(label="low", seed=2)
+    first.steer(label="high")
+    same(next(first), next(knowing.stream(label="high", seed=2)))
+
+
+def test_a_steer_that_is_refused_changes_nothing(pipe: Pipeline) -> None:
+    steered, plain = pipe.stream(label=0, seed=2), pipe.stream(label=0, seed=2)
+    unguided = replace(pipe.config, model=replace(pipe.config.model, class_dropout=0))
+    steered._generation._config = unguided
+    with pytest.raises(InputError, match="class dropout"):
+        steered.steer(label="high", guidance=2.0)
+    same(next(steered), next(plain))
+    classless = tiny_pipeline(classes=())
+    with pytest.raises(InputError, match="no classes"):
+        classless.stream(seed=1).steer(label="high")
+
+
+def test_history_in_sight_keeps_the_class_that_it_had(pipe: Pipeline) -> None:
+    config = replace(pipe.config, trained=replace(pipe.config.trained, cuts=True))
+    stream = Pipeline(pipe.model, pipe.codec, config).stream(label="low", seed=1, context=2)
+    for _ in range(4):
+        next(stream)
+    stream.steer(label="high")
+    generation = stream._generation
+    window = config.trained.window
+    for _ in range(3 * window):
+        next(stream)
+        labels = generation._window_labels(window)
+        assert labels is not None
+        if labels.ndim == 1:
+            continue
+        cut = labels[0].tolist().index(1)
+        assert generation._label_at(generation._start).item() == 0
+        assert generation._start + cut == generation._labels[-1][0]
+
+
+def test_samples_in_step_may_each_be_given_something(pipe: Pipeline) -> None:
+    clips = [pipe.generate(label=0, seed=seed, seconds=0.8) for seed in (1, 2)]
+    seeds = [sample_seed(5, k) for k in range(2)]
+    for kind in ("audio", "video", "prefix"):
+        givens = [pipe.given(**{kind: clip}) for clip in clips]
+        together = list(pipe.clips([0, 1], seeds, seconds=0.8, given=each(givens)))
+        for k in range(2):
+            alone = Clip.join(c[0] for c in pipe.clips([k], [seeds[k]], seconds=0.8, given=givens[k]))
+            joined = Clip.join(chunk[k] for chunk in together)
+            assert np.abs(joined.frames.astype(int) - alone.frames).max() <= 1
+    with pytest.raises(InputError, match="same kind and length"):
+        each([givens[0], pipe.given(audio=clips[0])])
+    with pytest.raises(InputError, match="as many seeds"):
+        pipe.clips([0, 1, 0], [1, 2, 3], seconds=0.8, given=each(givens))
 
 
 def test_given_sound_and_picture_stay_as_they_are(pipe: Pipeline) -> None:

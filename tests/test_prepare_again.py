@@ -17,6 +17,7 @@ import torch
 from flowreel import encoding, parts, progress, shards
 from flowreel import prepare as prepare_module
 from flowreel.codec import Codec
+from flowreel.codec.sinusoids import SinusoidalVocoder, SinusoidsConfig
 from flowreel.codec.vocoder import HiFiGAN, VocoderConfig
 from flowreel.config import AudioCodecConfig, DataConfig, PrepareConfig
 from flowreel.dataset import WindowDataset
@@ -367,6 +368,10 @@ def test_a_vocoder_is_kept_beside_the_latents(
     other, _ = run(clips, tmp_path / "other", replace(config, codec=str(out)))  # with the codec of a prepared folder
     assert other["codec"]["audio"]["vocoder"] == "hifigan"
     assert other["statistics"] == index["statistics"]
+    SinusoidalVocoder(SinusoidsConfig(width=8)).save(tmp_path / "waves")
+    index, _ = run(clips, out, replace(config, vocoder=str(tmp_path / "waves")))  # and another instead
+    assert index["codec"]["audio"]["vocoder"] == "sinusoids"
+    assert isinstance(Codec.load(out / "codec").vocoder, SinusoidalVocoder)
     assert AudioCodecConfig().vocoder == ""
 
 

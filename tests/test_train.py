@@ -134,10 +134,12 @@ def same(first: Path, second: Path) -> bool:
 # --- resuming -----------------------------------------------------------------------------------------------------
 
 
-def test_flav_four_steps_equal_two_and_two_to_the_bit(data: Path, tmp_path: Path):
-    train(data, tmp_path / "whole", config(), quiet)
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_flav_four_steps_equal_two_and_two_to_the_bit(data: Path, tmp_path: Path, kind: str):
+    settings = OptimConfig(kind=kind, warmup=2)  # type: ignore[arg-type]
+    train(data, tmp_path / "whole", config(optim=settings), quiet)
     for steps in (2, 4):
-        train(data, tmp_path / "parts", config(steps=steps), quiet)
+        train(data, tmp_path / "parts", config(optim=settings, steps=steps), quiet)
     assert same(tmp_path / "whole", tmp_path / "parts")
 
 

@@ -24,11 +24,14 @@ from typing import Any
 from flowreel import machine
 from flowreel.config import (
     CodecTrainConfig,
+    ConvertConfig,
     GenerateConfig,
     LoadConfig,
     PrepareConfig,
+    SynchronyConfig,
     TrainConfig,
     VocoderTrainConfig,
+    WorldConfig,
     flat,
     from_dict,
     to_dict,
@@ -84,24 +87,49 @@ def train_vocoder(clips: str, out: str, config: VocoderTrainConfig | None = None
     return fit(Path(clips), Path(out), config or VocoderTrainConfig(), report)
 
 
-def generate(pipe: str, config: GenerateConfig | None = None, report: Report = _print_from_all) -> list[Path]:
+def generate(pipe: str = "world", config: GenerateConfig | None = None, report: Report = _print_from_all) -> list[Path]:
     """Generate clips or rolls, with sound where the model has it.
 
-    PIPE is a run folder, a saved pipeline, a hub repo id, an R-FLAV folder or a GenerativeFlow content.pt.
+    PIPE is a run folder, a saved pipeline, a hub repo id, an R-FLAV folder or a GenerativeFlow content.pt; without it
+    the pipeline that comes with flowreel.
     """
     from flowreel.generate import generate as run
 
     return run(pipe, config or GenerateConfig(), report)
 
 
-def convert(src: str, out: str, config: LoadConfig | None = None, report: Report = _print) -> Path:
+def world(out: str, config: WorldConfig | None = None, report: Report = _print) -> list[Path]:
+    """Write clips of the procedural world, in which every sounding event is known exactly.
+
+    OUT gets train/CLASS/*.mp4 and test/CLASS/*.mp4, and beside each clip a .json with its events. The same command goes
+    on where it stopped; a higher count adds clips.
+    """
+    from flowreel.worldfiles import write_world
+
+    return write_world(out, config or WorldConfig(), report)
+
+
+def synchrony(clips: str, config: SynchronyConfig | None = None, report: Report = _print) -> dict[str, Any]:
+    """Say how well sound and picture of clips of the world belong together.
+
+    CLIPS is a file, or a folder with train/ and test/ or neither, with or without a folder per class; any generator's.
+    Events are found in the picture alone and in the sound alone, and matched within one video frame. floor is what
+    chance gives, pictures with the sound of other clips. Where a .json with the true events lies beside a clip, the
+    detectors are measured too.
+    """
+    from flowreel.metrics.folder import measure
+
+    return measure(Path(clips), config or SynchronyConfig(), report)
+
+
+def convert(src: str, out: str, config: ConvertConfig | None = None, report: Report = _print) -> Path:
     """Read a checkpoint of any known kind and write it as a folder of ours.
 
     SRC is what flowreel.load takes: an R-FLAV folder or training save, a GenerativeFlow content.pt, a hub repo id.
     """
     from flowreel.loading import convert as run
 
-    return run(src, Path(out), config or LoadConfig(), report)
+    return run(src, Path(out), config or ConvertConfig(), report)
 
 
 def info(pipe: str, config: LoadConfig | None = None, report: Report = _print) -> dict[str, Any]:
@@ -125,7 +153,9 @@ COMMANDS: dict[str, Command] = {
     "train-codec": Command(train_codec, ("clips", "out"), CodecTrainConfig),
     "train-vocoder": Command(train_vocoder, ("clips", "out"), VocoderTrainConfig),
     "generate": Command(generate, ("pipe",), GenerateConfig),
-    "convert": Command(convert, ("src", "out"), LoadConfig),
+    "world": Command(world, ("out",), WorldConfig),
+    "synchrony": Command(synchrony, ("clips",), SynchronyConfig),
+    "convert": Command(convert, ("src", "out"), ConvertConfig),
     "info": Command(info, ("pipe",), LoadConfig),
 }
 
@@ -200,8 +230,11 @@ def parse(name: str, command: Command, arguments: list[str]) -> tuple[list[str],
         formatter_class=Formatter,
         exit_on_error=False,
     )
+    parameters = inspect.signature(command.function).parameters
     for positional in command.positionals:
-        parser.add_argument(f"{positional}_", metavar=positional.upper())  # an option may have the plain name
+        default = parameters[positional].default
+        optional = {} if default is inspect.Parameter.empty else {"nargs": "?", "default": default}
+        parser.add_argument(f"{positional}_", metavar=positional.upper(), **optional)  # an option may have that name
     parser.add_argument("--config", action="config", help="a YAML or JSON file of the options below")
     if command.presets:
         parser.add_argument(
@@ -242,9 +275,9 @@ def _value_of(option: str, arguments: Sequence[str], default: str) -> str:
 
 
 def _with_lists(arguments: Sequence[str], options: type) -> list[str]:
-    """``--contexts 2,4`` and ``--size 64,96`` read as lists where the option is one."""
+    """``--contexts 2,4``, ``--size 64,96`` and ``--classes a,b`` read as lists where the option is one."""
     lists = {f"--{name}" for name, hint in _leaves(options).items() if "tuple" in str(hint)}
-    plain = re.compile(r"-?[\d.]+(,-?[\d.]+)*,?")
+    plain = re.compile(r"-?[\w.]+(,-?[\w.]+)*,?")
     result = list(arguments)
     for i, argument in enumerate(result):
         option, joined, value = argument.partition("=")

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from flowreel.codec.vocoder import kind_of
 from flowreel.config import (
     AudioCodecConfig,
     CodecConfig,
@@ -219,7 +220,7 @@ def _rflav(state: Mapping[str, Tensor], config: Mapping[str, Any], source: str, 
                 scale=scale,
                 peak=0.95,
                 channel="first",
-                vocoder="hifigan" if (vocoder / "config.json").is_file() else "",
+                vocoder=kind_of(vocoder) if (vocoder / "config.json").is_file() else "",
             ),
         ),
         classes=tuple(map(str, range(num_classes))),

@@ -22,6 +22,7 @@ from torch.utils.data import Dataset, Sampler
 from flowreel.codec import Codec
 from flowreel.config import CodecConfig, DataConfig, LatentShape, Timing, from_dict
 from flowreel.errors import InputError
+from flowreel.flow.types import Latents
 from flowreel.shards import open_shard, read_index
 
 # What a generator is for goes into its seed, so that the order of an epoch and a window never share their numbers.
@@ -103,20 +104,39 @@ class WindowDataset(Dataset):
         """The window at position ``n`` (0 or more) of the endless order.
 
         Model latents ``"video"`` (T, C, H, W) and, with sound, ``"audio"`` (T, 1, M, F), float32; ``"label"``, the
-        class; ``"clip"``, the clip's number in ``index["splits"][split]``.
+        class, or with ``config.cut`` above 0 that of every frame (T,); ``"clip"``, the clip's number in
+        ``index["splits"][split]``.
         """
         epoch, place = divmod(n, len(self.entries))
         number = int(self._permutation(epoch)[place])
         entry = self.entries[number]
         rng = np.random.default_rng((self.seed, _WINDOW, n))
+        latents = self._window(entry, rng)
+        label = entry["label"]
+        if self.config.cut:
+            label = torch.full((self.config.window,), label)
+            if rng.random() < self.config.cut:
+                self._cut(latents, label, rng)
+        return {**latents, "label": label, "clip": self._numbers[number]}
+
+    __getitem__ = sample
+
+    def _window(self, entry: dict[str, Any], rng: np.random.Generator) -> Latents:
+        """Model latents of a window of one clip, drawn by chance."""
         start = int(rng.integers(entry["frames"] - self._span + 1))
         flip = rng.random() < self.config.flip
         latents = self._codec.to_model(self._read(entry, start))
         if flip:
             latents["video"] = latents["video"].flip(-1)
-        return {**latents, "label": entry["label"], "clip": self._numbers[number]}
+        return latents
 
-    __getitem__ = sample
+    def _cut(self, latents: Latents, label: torch.Tensor, rng: np.random.Generator) -> None:
+        """Put another clip's frames and labels in the place of those from a frame on."""
+        place = int(rng.integers(1, max(2, self.config.window)))
+        entry = self.entries[int(rng.integers(len(self.entries)))]
+        for stream, other in self._window(entry, rng).items():
+            latents[stream][place:] = other[place:]
+        label[place:] = entry["label"]
 
     def _permutation(self, epoch: int) -> np.ndarray:
         if self._order[0] != epoch:
@@ -143,8 +163,9 @@ def _check_config(config: DataConfig, seed: int) -> None:
     for name, least in (("window", 1), ("stride", 1), ("limit", 0)):
         if getattr(config, name) < least:
             raise InputError(f"data.{name} must be at least {least}, not {getattr(config, name)}")
-    if not 0 <= config.flip <= 1:
-        raise InputError(f"data.flip is a probability in [0, 1], not {config.flip}")
+    for name in ("flip", "cut"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise InputError(f"data.{name} is a probability in [0, 1], not {getattr(config, name)}")
     if seed < 0:
         raise InputError(f"seed must be 0 or more, not {seed}")
 

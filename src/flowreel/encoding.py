@@ -20,7 +20,7 @@ from torch import Tensor
 
 from flowreel import checkpoint
 from flowreel.codec import Codec, mel
-from flowreel.codec.vocoder import HiFiGAN, load_for
+from flowreel.codec.vocoder import Vocoder, load_for
 from flowreel.config import (
     AudioCodecConfig,
     CodecConfig,
@@ -167,7 +167,7 @@ def _fit(
     return training
 
 
-def _vocoder(config: PrepareConfig, timing: Timing) -> HiFiGAN | None:
+def _vocoder(config: PrepareConfig, timing: Timing) -> Vocoder | None:
     """The vocoder that is chosen, None where it is the codec's."""
     if not config.vocoder:
         return None
@@ -177,12 +177,12 @@ def _vocoder(config: PrepareConfig, timing: Timing) -> HiFiGAN | None:
 
 
 def _audio(
-    given: AudioCodecConfig | None, config: PrepareConfig, chosen: HiFiGAN | None, report: Report
+    given: AudioCodecConfig | None, config: PrepareConfig, chosen: Vocoder | None, report: Report
 ) -> AudioCodecConfig:
     """The settings of sound, with the vocoder that was chosen, or the codec's where it was made for this log-mel."""
     vocoder = given.vocoder if given is not None else ""
     if chosen is not None:
-        vocoder = "hifigan"
+        vocoder = chosen.kind
     elif given is not None and vocoder and given.mel != config.mel:
         report("the codec's vocoder was made for another log-mel (see --mel): sound will be decoded by Griffin-Lim")
         vocoder = ""

@@ -221,7 +221,8 @@ class Generation(Iterator[list[Clip]]):
         seeds: Sequence[int],
     ) -> None:
         self._config, self._settings, self._given = config, settings, given
-        self._labels, self._guidance = labels, settings.guidance
+        self._labels = [(0, labels)] if labels is not None else []  # from which frame of the timeline on
+        self._guidance = settings.guidance
         self._model = Remembered(model, entries=settings.steps + 2)
         self._turns = 0
         self._made = 0
@@ -245,16 +246,40 @@ class Generation(Iterator[list[Clip]]):
     def steer(self, label: str | int | None = None, guidance: float | None = None) -> None:
         """Change the class (by name or index, for all samples) or the guidance from the next solver step on.
 
+        A model that was trained with cuts keeps the class of the frames that have taken shape, and begins another scene
+        in the last third of its window; others are given the new class for the whole window.
+
         Raises:
             InputError: the model has no such class, or can't be guided.
         """
-        if label is not None:
-            index = class_index(label, self._config)
-            self._labels = torch.full_like(self._labels, index)
+        index = None if label is None else class_index(label, self._config)
         if guidance is not None:
             check_guidance(guidance, self._config)
             self._guidance = guidance
-        self._velocity = self._bind()
+        if index is not None:
+            labels = torch.full_like(self._label_at(0), index)
+            cut = self._config.trained.cuts and self._turns > 0
+            place = self._start + self._fresh if cut else 0
+            self._labels = [change for change in self._labels if change[0] < place] + [(place, labels)]
+
+    @property
+    def _fresh(self) -> int:
+        """Frames of the window that are kept as they are when the class changes."""
+        window, block = self._settings.window, self._settings.block
+        return window - max(block, window // 3 // block * block)
+
+    def _label_at(self, frame: int) -> Tensor:
+        """The classes (B,) of a frame of the timeline."""
+        return next((labels for place, labels in reversed(self._labels) if place <= frame), self._labels[0][1])
+
+    def _window_labels(self, frames: int) -> Tensor | None:
+        """The classes (B,) of the window, or (B, T) where they change within it."""
+        if not self._labels:
+            return None
+        past = min(self._made, self._start)
+        self._labels = self._labels[sum(place <= past for place, _ in self._labels[1:]) :]
+        rows = [self._label_at(frame) for frame in range(self._start, self._start + frames)]
+        return rows[0] if all(row is rows[0] for row in rows) else torch.stack(rows, dim=1)
 
     def __next__(self) -> list[Clip]:
         """One chunk per sample; picture and sound of a chunk last equally long.
@@ -289,16 +314,18 @@ class Generation(Iterator[list[Clip]]):
         return block
 
     def _finished(self, chunks: list[Clip]) -> list[Clip]:
-        names = self._names(len(chunks))
+        names = self._names(len(chunks), self._made + self._given.prefix)
         named = [replace(chunk, label=name) for chunk, name in zip(chunks, names, strict=True)]
-        done = [self._given.put_back(chunk, self._made) for chunk in named]
+        done = [self._given.put_back(chunk, self._made, sample) for sample, chunk in enumerate(named)]
         self._made += len(done[0].frames)
         return done
 
-    def _names(self, count: int) -> list[str | None]:
-        if self._labels is None:
+    def _names(self, count: int, frame: int) -> list[str | None]:
+        """Of the classes that ``count`` chunks begin with, at ``frame`` of the timeline."""
+        if not self._labels:
             return [None] * count
-        return [self._config.classes[i] if i < len(self._config.classes) else None for i in self._labels.tolist()]
+        classes = self._config.classes
+        return [classes[i] if i < len(classes) else None for i in self._label_at(frame).tolist()]
 
     @property
     def _start(self) -> int:
@@ -326,7 +353,10 @@ class Generation(Iterator[list[Clip]]):
         return condition
 
     def _bind(self) -> Callable[[Latents, Times, Times], Latents]:
-        guided = classifier_free(self._model, self._labels, self._guidance)
+        def guided(x: Latents, t: Times, t_next: Times) -> Latents:
+            labels = self._window_labels(x["video"].shape[1])
+            return classifier_free(self._model, labels, self._guidance)(x, t, t_next)
+
         if self._settings.method == "hold":
             return guided
 

@@ -8,6 +8,7 @@ Shape legend: B batch, T frames, S audio samples.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -61,8 +62,13 @@ class Given:
             masks[k] = (places < len(v))[None]
         return latents, masks
 
-    def put_back(self, clip: Clip, start: int) -> Clip:
-        """``clip``, which begins at generated frame ``start``, with the given picture or sound in place of its own."""
+    def fits(self, batch: int) -> bool:  # noqa: ARG002
+        """Whether it can be given to ``batch`` samples in step."""
+        return True
+
+    def put_back(self, clip: Clip, start: int, sample: int = 0) -> Clip:  # noqa: ARG002
+        """``clip`` of a sample, which begins at generated frame ``start``, with the given picture or sound in place of
+        its own."""
         frames, audio, end = clip.frames, clip.audio, start + len(clip.frames)
         if self.frames is not None:
             mine = self.frames[start:end]
@@ -72,6 +78,37 @@ class Given:
             mine = self.audio[first : first + len(audio)]
             audio = np.concatenate([mine, audio[len(mine) :]])
         return replace(clip, frames=frames, audio=audio)
+
+
+@dataclass(frozen=True)
+class Each(Given):
+    """What is given to each of B samples that are made in step: their windows are (B, frames, ...)."""
+
+    parts: tuple[Given, ...] = ()
+
+    def window(self, start: int, frames: int) -> tuple[Latents, dict[str, Tensor]]:
+        windows = [part.window(start, frames) for part in self.parts]
+        latents = {k: torch.cat([known[k] for known, _ in windows]) for k in self.latents}
+        masks = {k: torch.cat([mask[k] for _, mask in windows]) for k in self.latents}
+        return latents, masks
+
+    def fits(self, batch: int) -> bool:
+        return batch == len(self.parts)
+
+    def put_back(self, clip: Clip, start: int, sample: int = 0) -> Clip:
+        return self.parts[sample].put_back(clip, start)
+
+
+def each(givens: Sequence[Given]) -> Given:
+    """What is given to samples that are made in step, one for each of them.
+
+    Raises:
+        InputError: there is none, they don't last equally long, or not the same is given to all.
+    """
+    lengths = [({k: len(v) for k, v in given.latents.items()}, given.prefix) for given in givens]
+    if not lengths or any(length != lengths[0] for length in lengths):
+        raise InputError(f"what is given to samples in step must be of the same kind and length, not {lengths}")
+    return Each(givens[0].latents, givens[0].prefix, parts=tuple(givens))
 
 
 def give(

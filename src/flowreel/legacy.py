@@ -277,7 +277,7 @@ class _Layout:
             )
         vocoder = load_for(config.vocoder, settings) if config.vocoder else None
         # as R-FLAV brought sound to one level and one channel, and pictures to size
-        audio = AudioCodecConfig(settings, peak=0.95, channel="first", vocoder="hifigan" if vocoder else "")
+        audio = AudioCodecConfig(settings, peak=0.95, channel="first", vocoder=vocoder.kind if vocoder else "")
         return cls(
             shape, replace(video, fit="letterbox"), audio, Timing(fps, settings.sample_rate, settings.hop), vocoder
         )

@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 
 from flowreel.codec import Codec
 from flowreel.codec.vocoder import load as load_vocoder
-from flowreel.config import FORMAT_VERSION, LoadConfig, PipelineConfig, from_dict, read_json
+from flowreel.config import FORMAT_VERSION, ConvertConfig, PipelineConfig, from_dict, read_json
 from flowreel.convert import Published, plain, read_published
 from flowreel.encoding import named_codec
 from flowreel.errors import InputError
+from flowreel.generation import check_guidance
 from flowreel.models import build
 from flowreel.pipeline import Pipeline
 from flowreel.report import Report
@@ -37,8 +38,9 @@ def load(
     """Load a pipeline.
 
     Args:
-        where: a shipped name, a folder of ours, a Hugging Face repo id of one, an R-FLAV checkpoint folder, repo or
-            training save (``final.pt``, ``ema.pth``), or GenerativeFlow's ``content.pt``. Compiled or not.
+        where: a shipped name (a folder of that name is ``./name``), a folder of ours, a Hugging Face repo id of one, an
+            R-FLAV checkpoint folder, repo or training save (``final.pt``, ``ema.pth``), or GenerativeFlow's
+            ``content.pt``. Compiled or not.
         device: by default CUDA where there is one, else the CPU.
         audio_scale: scale of the audio latents, for R-FLAV checkpoints other than the published two.
         autoencoder: hub id or path of the autoencoder, where the checkpoint does not name the right one.
@@ -47,7 +49,7 @@ def load(
     Raises:
         InputError: there is no such thing, or it is broken or of a kind that is not known.
     """
-    path = _find(str(where))
+    path = _find(where)
     config_path = path / "config.json"
     ours = path.is_dir() and config_path.is_file() and "format_version" in read_json(config_path)
     if path.is_dir() and not config_path.is_file():
@@ -81,14 +83,18 @@ def shipped() -> list[str]:
     return sorted(p.name for p in SHIPPED.iterdir() if (p / "config.json").is_file()) if SHIPPED.is_dir() else []
 
 
-def _find(where: str) -> Path:
-    if where in shipped():
+def _find(where: str | Path) -> Path:
+    if isinstance(where, str) and where in shipped():
+        if (Path(where) / "config.json").is_file():
+            raise InputError(
+                f"{where} comes with flowreel, and there is a folder {where} here: for that, say ./{where}"
+            )
         return SHIPPED / where
     path = Path(where).expanduser()
     if path.exists():
         return path
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", where) and not where.startswith("."):
-        return _download(where)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(where)) and not str(where).startswith("."):
+        return _download(str(where))
     names = f" or a shipped name ({', '.join(shipped())})" if shipped() else ""
     raise InputError(f"there is nothing at {where}, and it is not a hub repo id (owner/name){names}")
 
@@ -162,11 +168,21 @@ def _adjusted(pipeline: Pipeline, audio_scale: float | None, autoencoder: str | 
     return Pipeline(pipeline.model, changed, config)
 
 
-def convert(src: str | Path, out: Path, config: LoadConfig, report: Report) -> Path:
+def convert(src: str | Path, out: Path, config: ConvertConfig, report: Report) -> Path:
     """Load whatever ``src`` is and save it as a folder of ours."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there already and not an empty folder: choose another OUT")
-    pipeline = load(src, device="cpu", **vars(config))
-    pipeline.save(out)
+    pipeline = load(
+        src,
+        device="cpu",
+        audio_scale=config.audio_scale,
+        autoencoder=config.autoencoder,
+        vocoder=config.vocoder,
+    )
+    if config.guidance is not None:
+        check_guidance(config.guidance, pipeline.config)
+    chosen = {name: getattr(config, name) for name in ("steps", "guidance") if getattr(config, name) is not None}
+    pipeline = Pipeline(pipeline.model, pipeline.codec, replace(pipeline.config, **chosen))
+    pipeline.save(out, half=config.dtype == "float16")
     report(f"{out}  {pipeline.config.model.kind}, {sum(p.numel() for p in pipeline.model.parameters()):,} parameters")
     return out

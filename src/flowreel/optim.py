@@ -1,4 +1,5 @@
-"""AdamW as every training run uses it: which weights decay, and the learning rate of each step."""
+"""The optimizers of every training run: which weights decay, which are stepped how, and the learning rate of each
+step."""
 
 from __future__ import annotations
 
@@ -8,15 +9,42 @@ import torch
 from torch import nn
 
 from flowreel.config import OptimConfig
+from flowreel.errors import InputError
 
 _MATRICES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-def adamw(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW (arXiv 1711.05101) over ``module`` in two groups: the weights of linear and convolution layers decay;
-    biases, norms, embeddings and position tables don't."""
+def optimizers(module: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
+    """AdamW (arXiv 1711.05101) over ``module``, and with ``config.kind`` "muon" Muon for the matrices of its blocks.
+
+    Muon orthogonalises the momentum of a matrix; scaled to the size of AdamW's steps it takes the same learning rate
+    and decay (arXiv 2502.16982). What maps conditions to modulations stays with AdamW.
+
+    Raises:
+        InputError: Muon for a module without blocks, or a torch that doesn't have it.
+    """
+    if config.kind == "adamw":
+        return [_adamw(module, config, set())]
+    hidden = {
+        id(layer.weight): layer.weight
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear) and ".blocks." in f".{name}" and "modulation" not in name
+    }
+    if not hidden:
+        raise InputError("optim.kind muon is for flows, whose blocks hold matrices: leave it at adamw here")
+    if not hasattr(torch.optim, "Muon"):
+        raise InputError(f"optim.kind muon needs torch 2.9 or newer, this is {torch.__version__}: use adamw")
+    muon = torch.optim.Muon(
+        list(hidden.values()), lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
+    return [_adamw(module, config, set(hidden)), muon]
+
+
+def _adamw(module: nn.Module, config: OptimConfig, without: set[int]) -> torch.optim.AdamW:
+    """Two groups: the weights of linear and convolution layers decay; biases, norms, embeddings and position tables
+    don't. ``without`` the weights of these identities."""
     decaying = {id(layer.weight) for layer in module.modules() if isinstance(layer, _MATRICES)}
-    weights = [weight for weight in module.parameters() if weight.requires_grad]
+    weights = [weight for weight in module.parameters() if weight.requires_grad and id(weight) not in without]
     groups = [
         {"params": [w for w in weights if id(w) in decaying], "weight_decay": config.weight_decay},
         {"params": [w for w in weights if id(w) not in decaying], "weight_decay": 0.0},

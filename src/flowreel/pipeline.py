@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from flowreel.checkpoint import replacing, write_json
 from flowreel.codec import Codec
@@ -147,7 +147,7 @@ class Pipeline:
         Args:
             labels: (B), each a name, an index, or None to draw one from the seed.
             seeds: (B).
-            given: see :func:`flowreel.given.give`; the same for all samples.
+            given: see :meth:`given`; the same for all samples, or one for each (:func:`flowreel.given.each`).
         """
         given = given or Given()
         frames = self._frames(seconds, given)
@@ -171,11 +171,11 @@ class Pipeline:
         codec = self.codec.at(timing)
         return Pipeline(model, codec, replace(self.config, timing=timing, shape=shape))
 
-    def save(self, folder: str | Path, whole: bool = True) -> Path:
+    def save(self, folder: str | Path, whole: bool = True, half: bool = False) -> Path:
         """Write ``config.json``, ``model.safetensors`` and ``codec/``, each file whole or not at all.
 
         An autoencoder that was given as a path is copied into the folder if ``whole``, else named by its path; one from
-        the hub is named by its id.
+        the hub is named by its id. ``half`` stores all weights as float16.
         """
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
@@ -184,6 +184,8 @@ class Pipeline:
         with replacing(folder) as aside:
             codec = self.codec.save(aside / "codec", whole)
             save_file(weights, aside / "model.safetensors", {"format": "pt"})
+            for path in list(aside.rglob("*.safetensors")) if half else ():
+                _halve(path)
             write_json(aside / "config.json", to_dict(replace(self.config, codec=codec.config)))
         return folder
 
@@ -245,6 +247,8 @@ class Pipeline:
             raise InputError(
                 f"{len(labels)} labels and {len(seeds)} seeds were given: one of each per sample is needed"
             )
+        if not given.fits(len(seeds)):
+            raise InputError(f"something is given to each sample, but not to each of {len(seeds)}: give as many seeds")
         resolved = resolve(settings, self.config, given, frames)
         names = [self.class_name(label, seed) for label, seed in zip(labels, seeds, strict=True)]
         indices = torch.tensor(
@@ -266,3 +270,14 @@ class Pipeline:
             return None
         generator = torch.Generator().manual_seed(sample_seed(seed, _LABELS))
         return self.classes[int(torch.randint(len(self.classes), (1,), generator=generator))]
+
+
+def _halve(path: Path) -> None:
+    """Store the floating-point tensors of ``path`` as float16, but for those that reach beyond it."""
+    halved = {}
+    for name, tensor in load_file(path).items():
+        half = tensor.half() if tensor.is_floating_point() else tensor
+        halved[name] = half if half.isfinite().all() else tensor
+    smaller = path.with_suffix(".half")
+    save_file(halved, smaller, {"format": "pt"})
+    smaller.replace(path)

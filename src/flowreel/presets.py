@@ -110,6 +110,26 @@ def _joint() -> TrainConfig:
     return replace(_laptop(), objective=ObjectiveConfig())
 
 
+def _world() -> TrainConfig:
+    return TrainConfig(
+        steps=8000,
+        batch=32,
+        precision="bfloat16",
+        log=50,
+        save=250,
+        preview=1000,
+        validate=500,
+        model=ModelConfig(dim=160, depth=6, heads=5, patch=2, qk_norm=True),
+        objective=ObjectiveConfig(
+            roles=RoleShares(joint=0.4, independent=0.05, audio_clean=0.2, video_clean=0.2, context=0.15),
+            blocks=(2,),
+            contexts=(4,),
+        ),
+        data=DataConfig(window=12, cut=0.1),
+        optim=OptimConfig(kind="muon", lr=4e-3, warmup=100, schedule="cosine", final=0.02),
+    )
+
+
 def _small() -> TrainConfig:
     return replace(
         _laptop(),
@@ -171,6 +191,7 @@ PRESETS: dict[str, tuple[str, Callable[[], TrainConfig]]] = {
     "laptop": ("rolling audio+video for a CPU, all roles (the default)", _laptop),
     "laptop-joint": ("the same, joint generation alone", _joint),
     "laptop-clip": ("fixed-length clips of video alone for a CPU", _clip),
+    "world": ("as the shipped pipeline was trained, on clips of flowreel world", _world),
     "small": ("rolling audio+video for one GPU, all roles, FLAV-S/2", _small),
     "rflav-b1": ("R-FLAV as published: FLAV-B/1, causal", lambda: _rflav("FLAV-B/1")),
     "generativeflow-s4": (

@@ -23,7 +23,7 @@ from flowreel.checkpoint import Checkpoint
 from flowreel.config import LoopConfig, OptimConfig, from_dict, to_dict
 from flowreel.ema import EMA
 from flowreel.errors import InputError, require
-from flowreel.optim import adamw
+from flowreel.optim import optimizers
 from flowreel.parallel import Parallel
 from flowreel.report import Report, silent
 from flowreel.stop import Stop
@@ -73,6 +73,8 @@ class Session:
         sharded = config.sharding == "fsdp"
         if sharded and task.players:
             raise InputError("sharding 'fsdp' is for flows: what this trains fits into every process, leave it at none")
+        if sharded and config.optim.kind == "muon":
+            raise InputError("optim.kind muon needs whole matrices: use adamw with sharding 'fsdp'")
         if sharded and self.world == 1:
             raise InputError(
                 "sharding 'fsdp' spreads a network over several processes, but there is one: start it with torchrun "
@@ -105,7 +107,8 @@ class Session:
             parallel.spread(self.task.module, saved.model)
             parallel.spread(self.ema.module, saved.ema)
             for turn in self.turns.values():
-                checkpoint.load_optimizer(turn.optimizer, self.task.module, saved.optimizer)
+                for optimizer in turn.optimizers:
+                    checkpoint.load_optimizer(optimizer, self.task.module, saved.optimizer)
             step, seconds = saved.step, saved.seconds
             current = checkpoint.exported(self.run) == step
             self.machine.wait_for_everyone()  # all have looked before one writes
@@ -129,9 +132,10 @@ class Session:
                 continue
             if not self._check_finite(step, {**losses, "grad_norm": norm}, batches):
                 return {}  # nor do those whose turn is after it
-            for group in turn.optimizer.param_groups:
-                group["lr"] = lr
-            turn.optimizer.step()
+            for optimizer in turn.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                optimizer.step()
             numbers |= losses
             norms.append(norm)
         self.skipped = 0
@@ -149,7 +153,8 @@ class Session:
         """Leave the gradients of the whole batch in the weights of ``turn``, clipped. Returns the losses and the norm
         of the gradient over all processes, or no losses where this one sits out."""
         config, machine, parts = self.config, self.machine, len(batches)
-        turn.optimizer.zero_grad()
+        for optimizer in turn.optimizers:
+            optimizer.zero_grad()
         sums: dict[str, Tensor] = {}
         for part, batch in enumerate(batches):
             # For stochastic depth, which draws from the global generator; fetching the batch may have drawn from it.
@@ -206,7 +211,8 @@ class Session:
         """Write the checkpoint of ``step``, then the files that are made from it."""
         moments: dict[str, Tensor] = {}
         for turn in self.turns.values():
-            moments |= checkpoint.optimizer_tensors(turn.optimizer, self.task.module)
+            for optimizer in turn.optimizers:
+                moments |= checkpoint.optimizer_tensors(optimizer, self.task.module)
         states = (self.task.module.state_dict(), self.ema.module.state_dict(), moments)
         weights, average, optimizer = (parallel.gathered(state, self.lead) for state in states)
         if self.lead:
@@ -272,15 +278,15 @@ class Session:
 
 @dataclass(frozen=True)
 class Turn:
-    """What one player trains: its weights and their optimizer."""
+    """What one player trains: its weights and their optimizers."""
 
     weights: list[nn.Parameter]
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
 
     @classmethod
     def of(cls, module: nn.Module, name: str, config: OptimConfig) -> Turn:
         player = module.get_submodule(name)
-        return cls([weight for weight in player.parameters() if weight.requires_grad], adamw(player, config))
+        return cls([weight for weight in player.parameters() if weight.requires_grad], optimizers(player, config))
 
     def take(self, all_turns: Iterable[Turn]) -> None:
         """Let gradients go to these weights alone."""

@@ -117,7 +117,7 @@ class FlowTask:
         config = self.config
         if not (config.validate and config.data.validation and self.dataset.index["splits"].get("test")):
             return None
-        settings = dataclasses.replace(config.data, flip=0.0, limit=0)
+        settings = dataclasses.replace(config.data, flip=0.0, cut=0.0, limit=0)
         try:
             return WindowDataset(self.folder, "test", settings, config.seed, None, scales)
         except InputError as error:
@@ -189,7 +189,9 @@ class FlowTask:
             timing=self.dataset.timing,
             codec=self.dataset.codec_config,
             classes=self.dataset.classes,
-            trained=Trained(window, settings.blocks, tuple(contexts), tuple(self.roles), step),
+            trained=Trained(
+                window, settings.blocks, tuple(contexts), tuple(self.roles), step, self.config.data.cut > 0
+            ),
             steps=max(4, math.ceil(STEPS_PER_FRAME * min(settings.blocks) / window)),
         )
         device = next(module.parameters()).device

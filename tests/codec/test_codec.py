@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from flowreel.codec import Codec, StreamDecoder, TinyAutoencoder, codec, mel
+from flowreel.codec.sinusoids import SinusoidalVocoder, SinusoidsConfig
 from flowreel.codec.vocoder import GriffinLim, HiFiGAN, VocoderConfig
 from flowreel.config import AudioCodecConfig, CodecConfig, MelConfig, Timing, VideoCodecConfig, to_dict
 from flowreel.errors import InputError
@@ -317,6 +318,22 @@ def test_other_clocks_and_scales_share_the_networks() -> None:
     wider = dataclasses.replace(MEL, bins=20)
     assert fallback.with_config(CodecConfig(VIDEO, AudioCodecConfig(mel=wider))).vocoder.config == wider
     assert own.to("cpu") is own
+
+
+def test_a_vocoder_of_another_kind_takes_the_place(tmp_path: Path) -> None:
+    SinusoidalVocoder(SinusoidsConfig(MEL, bands=16, width=8, layers=1)).save(tmp_path / "waves")
+    other = build().with_vocoder(tmp_path / "waves")
+    assert other.config.audio is not None
+    assert other.config.audio.vocoder == "sinusoids"
+    other.save(tmp_path / "codec")
+    loaded = Codec.load(tmp_path / "codec")
+    assert isinstance(loaded.vocoder, SinusoidalVocoder)
+    data = latents(1, 3)
+    np.testing.assert_array_equal(*(c.decode(data)[0].audio for c in (other, loaded)))
+    assert other.with_config(other.config).vocoder is other.vocoder
+    assert isinstance(other.with_config(CodecConfig(VIDEO, AudioCodecConfig(mel=MEL))).vocoder, GriffinLim)
+    with pytest.raises(InputError, match="no folder that holds it"):
+        _ = other.with_config(CodecConfig(VIDEO, SOUND)).vocoder
 
 
 def test_a_named_autoencoder_is_saved_by_name(tmp_path: Path) -> None:

@@ -147,6 +147,18 @@ def test_labels_are_dropped_per_sample_and_per_stream() -> None:
     assert all(torch.equal(again[k], v) for k, v in dropped.items())
 
 
+def test_labels_may_change_from_frame_to_frame() -> None:
+    model, (x, t) = flav(class_dropout=0.5), inputs()
+    plain, per_frame = labels(), labels().unsqueeze(1).repeat(1, WINDOW)
+    expected, same = model(x, t, plain), model(x, t, per_frame)
+    changed = model(x, t, torch.cat([per_frame[:, :2], (per_frame[:, 2:] + 1) % CLASSES], dim=1))
+    for k, v in expected.items():
+        assert torch.equal(same[k], v)
+        assert not torch.allclose(changed[k], v)
+    dropped = model.drop_label(per_frame, [torch.Generator().manual_seed(i) for i in range(2)])
+    assert all(v.shape == (2, WINDOW) and (v.float().std(dim=1) == 0).all() for v in dropped.values())
+
+
 @pytest.mark.parametrize(("share", "left"), [(0.0, 2), (1.0, 0)])
 def test_labels_are_dropped_never_or_always(share: float, left: int) -> None:
     model = flav(class_dropout=share)

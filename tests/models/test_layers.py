@@ -38,10 +38,27 @@ def test_attention_against_its_definition(causal: bool) -> None:
     torch.testing.assert_close(attention(x), wanted)
 
 
+def test_attention_works_in_half_precision_without_autocast() -> None:
+    attention = SelfAttention(16, 2, qk_norm=True).to(torch.bfloat16)
+    assert attention(torch.randn(2, 5, 16).to(torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("length", [5, layers.SHORT, layers.SHORT + 1])
+def test_attention_that_is_trained_on_a_cpu_is_attention(length: int) -> None:
+    q, k, v = (torch.randn(3, 2, length, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    expected = F.scaled_dot_product_attention(q, k, v)
+    trained = [x.clone().requires_grad_() for x in (q, k, v)]
+    assert torch.allclose(layers.attend(*trained, causal=False), expected, atol=1e-6)
+    causal = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    assert torch.allclose(layers.attend(*trained, causal=True), causal, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):  # stays in the type that it is given
+        assert layers.attend(*trained, causal=False).dtype == torch.float32
+
+
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("most", [1, 4, 5])
 def test_many_sequences_are_attended_in_parts(monkeypatch: pytest.MonkeyPatch, most: int, causal: bool) -> None:
-    attention, x = SelfAttention(12, 3, causal=causal), torch.randn(2, 5, 7, 12)
+    attention, x = SelfAttention(12, 3, causal=causal).requires_grad_(False), torch.randn(2, 5, 7, 12)
     whole = attention(x)
     sizes, kernel = [], F.scaled_dot_product_attention
     monkeypatch.setattr(layers, "MOST_SEQUENCES", most)

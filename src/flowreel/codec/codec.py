@@ -106,8 +106,8 @@ class Codec:
     def with_config(self, config: CodecConfig) -> Codec:
         """The same networks under other settings (scales, posterior); those that ``config`` names otherwise are loaded
         anew."""
-        named = (config.audio.vocoder if config.audio is not None else "", self._named_vocoder)
-        vocoder = self._vocoder if named == ("hifigan", "hifigan") else None
+        named = config.audio.vocoder if config.audio is not None else ""
+        vocoder = self._vocoder if named and named == self._named_vocoder else None
         codec = Codec(config, self.timing, self.folder, None, vocoder, self.device, self.seed)
         codec.video = self.video.with_config(config.video)
         return codec
@@ -134,7 +134,7 @@ class Codec:
         """
         audio = self._audio()
         vocoder = load_for(folder, audio.mel)
-        config = replace(self.config, audio=replace(audio, vocoder="hifigan"))
+        config = replace(self.config, audio=replace(audio, vocoder=vocoder.kind))
         codec = Codec(config, self.timing, self.folder, None, vocoder, self.device, self.seed)
         codec.video = self.video
         return codec
@@ -146,7 +146,7 @@ class Codec:
 
     @property
     def vocoder(self) -> Any:
-        """What inverts log-mel: HiFi-GAN, given or from the codec's folder, or Griffin-Lim if the config names none.
+        """What inverts log-mel: a vocoder, given or from the codec's folder, or Griffin-Lim if the config names none.
 
         Raises:
             InputError: the codec has no sound, or its vocoder is not there or made for another log-mel.

@@ -27,6 +27,11 @@ _INVERSE_STEPS = 12
 _TINY = 1e-12
 
 
+def evenly_spaced(config: MelConfig, count: int) -> Tensor:
+    """``count`` frequencies in Hz from ``fmin`` to ``fmax``, evenly spaced in Slaney's mels: (count,) float64."""
+    return _mel_to_hz(torch.linspace(_hz_to_mel(config.fmin), _hz_to_mel(config.fmax), count, dtype=torch.float64))
+
+
 def peak_normalise(waveform: Tensor, peak: float = 0.95) -> Tensor:
     """Scale each waveform ``(..., S)`` so that its loudest sample has magnitude ``peak``; silence stays silence."""
     loudest = waveform.abs().amax(-1, keepdim=True)
@@ -181,9 +186,7 @@ def _log_range(config: MelConfig) -> tuple[float, float]:
 @functools.lru_cache(maxsize=8)
 def _bank(config: MelConfig) -> Tensor:
     """Triangular filters (M, K) of equal area, evenly spaced in Slaney's mels (Auditory Toolbox, 1998)."""
-    edges = _mel_to_hz(
-        torch.linspace(_hz_to_mel(config.fmin), _hz_to_mel(config.fmax), config.bins + 2, dtype=torch.float64)
-    )
+    edges = evenly_spaced(config, config.bins + 2)
     hz = torch.linspace(0, config.sample_rate / 2, config.n_fft // 2 + 1, dtype=torch.float64)
     width = edges.diff()[:, None]
     ramp = hz[None] - edges[:, None]

@@ -13,7 +13,7 @@ import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from flowreel.checkpoint import load_tensors
 from flowreel.codec import weights
 from flowreel.codec.griffin_lim import GriffinLim, Stream
+from flowreel.codec.sinusoids import SinusoidalVocoder, SinusoidsConfig
 from flowreel.codec.streaming import Pieces, Run, Whole
 from flowreel.config import MelConfig, from_dict
 from flowreel.errors import InputError
@@ -82,6 +83,8 @@ class VocoderConfig:
 
 class HiFiGAN(nn.Module):
     """The HiFi-GAN generator, weight norm already fused: log_mel (B, M, N) -> waveform (B, N * hop) in [-1, 1]."""
+
+    kind: Literal["hifigan"] = "hifigan"
 
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
@@ -174,12 +177,16 @@ class _ResBlock(nn.Module):
         return x
 
 
+Vocoder: TypeAlias = HiFiGAN | SinusoidalVocoder
+"""A trained one: what has a folder."""
+
+
 class StreamingVocoder:
     """A vocoder chunk by chunk, in constant memory: what :meth:`push` and :meth:`finish` give, put together, is the
-    sound of the whole. For :class:`HiFiGAN` it equals the forward pass on the whole to float precision, and costs
+    sound of the whole. For a trained one it equals the forward pass on the whole to float precision, and costs
     hardly more."""
 
-    def __init__(self, vocoder: HiFiGAN | GriffinLim, batch: int) -> None:
+    def __init__(self, vocoder: Vocoder | GriffinLim, batch: int) -> None:
         self.batch = batch
         self._advance = vocoder.stream()
         self._rest: Tensor | None = None  # no mel steps, of the shape, type and device of those pushed
@@ -204,11 +211,24 @@ class StreamingVocoder:
         return self._advance(self._rest, True).float()
 
 
-def load(folder: str | Path) -> HiFiGAN:
+def kind_of(folder: str | Path) -> Literal["hifigan", "sinusoids"]:
+    """Which vocoder is in ``folder``, by its ``config.json``: a published HiFi-GAN's names no kind."""
+    kind = weights.read_config(Path(folder)).get("kind", "hifigan")
+    if kind not in ("hifigan", "sinusoids"):
+        raise InputError(f"{Path(folder) / weights.CONFIG} is of kind {kind!r}: known are hifigan and sinusoids")
+    return kind
+
+
+def load(folder: str | Path) -> Vocoder:
     """A vocoder in evaluation mode from ``config.json`` beside ``model.safetensors`` (ours) or ``vocoder.pt`` (as
     R-FLAV publishes it, weight norm fused while loading). Raises InputError for a folder that is neither."""
     folder = Path(folder)
-    vocoder = HiFiGAN(VocoderConfig.from_json(weights.read_config(folder), folder / weights.CONFIG))
+    values, where = weights.read_config(folder), folder / weights.CONFIG
+    vocoder: Vocoder
+    if kind_of(folder) == "sinusoids":
+        vocoder = SinusoidalVocoder(SinusoidsConfig.from_json(values, where))
+    else:
+        vocoder = HiFiGAN(VocoderConfig.from_json(values, where))
     ours, published = folder / weights.WEIGHTS, folder / PUBLISHED_WEIGHTS
     if ours.is_file():
         weights.fill(vocoder, load_tensors(ours), ours)
@@ -219,7 +239,7 @@ def load(folder: str | Path) -> HiFiGAN:
     return vocoder.eval()
 
 
-def load_for(folder: str | Path, mel: MelConfig) -> HiFiGAN:
+def load_for(folder: str | Path, mel: MelConfig) -> Vocoder:
     """:func:`load` of a vocoder that is to make sound of the log-mel ``mel``; :class:`InputError` unless it was made
     for just that."""
     vocoder = load(folder)

@@ -4,7 +4,14 @@ Knows: what can be chosen, its defaults, and which combinations are impossible. 
 The named sizes of the published systems and the presets are in ``presets.py``.
 """
 
-from flowreel.config.commands import GenerateConfig, LoadConfig, PrepareConfig
+from flowreel.config.commands import (
+    ConvertConfig,
+    GenerateConfig,
+    LoadConfig,
+    PrepareConfig,
+    SynchronyConfig,
+    WorldConfig,
+)
 from flowreel.config.pipeline import (
     FORMAT_VERSION,
     AudioCodecConfig,
@@ -27,6 +34,7 @@ from flowreel.config.training import (
     ObjectiveConfig,
     OptimConfig,
     RoleShares,
+    SinusoidsTrainConfig,
     TrainConfig,
     VocoderTrainConfig,
 )
@@ -35,6 +43,7 @@ __all__ = [
     "AudioCodecConfig",
     "CodecConfig",
     "CodecTrainConfig",
+    "ConvertConfig",
     "DataConfig",
     "EMAConfig",
     "FORMAT_VERSION",
@@ -49,12 +58,15 @@ __all__ = [
     "PipelineConfig",
     "PrepareConfig",
     "RoleShares",
+    "SinusoidsTrainConfig",
+    "SynchronyConfig",
     "Timing",
     "TrainConfig",
     "Trained",
     "VideoCodecConfig",
     "VideoKind",
     "VocoderTrainConfig",
+    "WorldConfig",
     "flat",
     "from_dict",
     "read_json",

@@ -92,3 +92,50 @@ class LoadConfig:
     audio_scale: float | None = None
     autoencoder: str | None = None
     vocoder: str | None = None
+
+
+@dataclass(frozen=True)
+class ConvertConfig(LoadConfig):
+    """A run of ``flowreel convert``. ``dtype`` of the weights as they are stored: float16 takes half the room.
+    ``steps`` (solver steps per turn) and ``guidance`` become what the pipeline samples with by default."""
+
+    dtype: Literal["float32", "float16"] = "float32"
+    steps: int | None = None
+    guidance: float | None = None
+
+    def __post_init__(self) -> None:
+        check(self.steps is None or self.steps >= 1, f"--steps must be at least 1, not {self.steps}")
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """A run of ``flowreel world``. ``count`` clips of ``seconds`` each, at ``size`` pixels a side and ``fps`` frames a
+    second; the same ``seed`` gives the same clips. ``classes``: of bounce, pendulum, rain, fireworks, which take turns;
+    none is all. ``test`` is the share that goes to OUT/test. ``lossless`` writes Matroska (FFV1, PCM) instead of mp4
+    (H.264, AAC)."""
+
+    count: int = 400
+    seconds: float = 8.0
+    seed: int = 0
+    size: int = 64
+    fps: float = 10.0
+    classes: tuple[str, ...] = ()
+    test: float = 0.1
+    lossless: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("count", 1), ("size", 8)):
+            check(getattr(self, name) >= least, f"--{name} must be at least {least}, not {getattr(self, name)}")
+        for name in ("seconds", "fps"):
+            check(getattr(self, name) > 0, f"--{name} must be above 0, not {getattr(self, name)}")
+        check(self.seed >= 0, f"--seed must be 0 or more, not {self.seed}")
+        check(0 <= self.test < 1, f"--test must be a share from 0 to below 1, not {self.test}")
+
+
+@dataclass(frozen=True)
+class SynchronyConfig:
+    """A run of ``flowreel synchrony``. ``label``: the class of all clips; without it the names of their folders say it,
+    and where they don't it is guessed from the pictures. ``json``: a file that gets the figures."""
+
+    label: str = ""
+    json: str = ""

@@ -131,15 +131,15 @@ class VideoCodecConfig:
 class AudioCodecConfig:
     """How sound becomes stored log-mel and model latents: ``model = (unit(log_mel) - shift) * scale`` where ``unit``
     maps [log floor, log ceiling] to [-1, 1]. ``peak`` and ``channel`` are how the sound was brought to one level and
-    one channel. ``vocoder`` "" inverts with Griffin-Lim, "hifigan" takes the weights in
-    the codec's folder. ``scale`` 0 means unknown: published checkpoints don't carry it (see ``flowreel.load``)."""
+    one channel. ``vocoder`` "" inverts with Griffin-Lim, "hifigan" and "sinusoids" take the weights in the codec's
+    folder. ``scale`` 0 means unknown: published checkpoints don't carry it (see ``flowreel.load``)."""
 
     mel: MelConfig = field(default_factory=MelConfig)
     shift: float = 0.0
     scale: float = 1.0
     peak: float = 0.0
     channel: Literal["mean", "first"] = "mean"
-    vocoder: Literal["", "hifigan"] = ""
+    vocoder: Literal["", "hifigan", "sinusoids"] = ""
 
 
 @dataclass(frozen=True)
@@ -227,13 +227,15 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a model has seen in training: other values are refused or warned about when sampling."""
+    """What a model has seen in training: other values are refused or warned about when sampling. ``cuts``: windows of
+    which the class changes from one frame to the next."""
 
     window: int
     blocks: tuple[int, ...] = (1,)
     contexts: tuple[int, ...] = (0,)
     roles: tuple[str, ...] = ("joint",)
     step: int = 0
+    cuts: bool = False
 
 
 @dataclass(frozen=True)

@@ -64,13 +64,15 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Windows of ``window`` frames, every ``stride``-th frame, flipped left-right with probability ``flip``; of the
-    first ``limit`` clips alone if above 0 (for over-fitting on purpose). ``validation``: how many windows of the test
-    clips a validation loss is over."""
+    """Windows of ``window`` frames, every ``stride``-th frame, flipped left-right with probability ``flip``, and with
+    probability ``cut`` the beginning of one clip and the rest of another (a model that has seen cuts follows a change
+    of class with one); of the first ``limit`` clips alone if above 0 (for over-fitting on purpose). ``validation``: how
+    many windows of the test clips a validation loss is over."""
 
     window: int = 10
     stride: int = 1
     flip: float = 0.0
+    cut: float = 0.0
     limit: int = 0
     workers: int = 0
     validation: int = 64
@@ -82,8 +84,10 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with weight decay on matrices alone, linear warm-up, then constant or cosine down to ``final`` * lr."""
+    """AdamW with weight decay on matrices alone, linear warm-up, then constant or cosine down to ``final`` * lr.
+    ``kind`` "muon" steps the matrices within a flow's blocks by Muon, at the same lr and decay."""
 
+    kind: Literal["adamw", "muon"] = "adamw"
     lr: float = 3e-4
     beta1: float = 0.9
     beta2: float = 0.99
@@ -96,6 +100,7 @@ class OptimConfig:
     accumulate: int = 1
 
     def __post_init__(self) -> None:
+        check(self.kind in ("adamw", "muon"), f"optim.kind must be adamw or muon, not {self.kind!r}")
         check(self.lr > 0, f"optim.lr must be above 0, not {self.lr}")
         for name in ("beta1", "beta2"):
             check(0 <= getattr(self, name) < 1, f"optim.{name} must be in [0, 1), not {getattr(self, name)}")
@@ -208,13 +213,54 @@ class CodecTrainConfig(LoopConfig):
 
 
 @dataclass(frozen=True)
-class VocoderTrainConfig(LoopConfig):
-    """A run of ``flowreel train-vocoder``: a HiFi-GAN on the sound of the clips. At most ``seconds`` of it, drawn
-    evenly from the clips, are held in memory; a sample is ``segment`` mel steps. The generator begins ``width``
-    channels wide and upsamples by ``rates`` (their product is mel.hop). ``mel_weight``, ``feature_weight`` and
-    ``adversarial`` weigh its losses; the discriminators, ``discriminator`` channels wide at first, begin at step
-    ``adversarial_start``. ``channel`` and ``peak`` are those of prepare."""
+class SinusoidsTrainConfig:
+    """The vocoder of kind "sinusoids": ``bands``, each with an oscillator and a noise, divide the mel bins: 0 is as
+    many as do, up to 64; ``points`` is at how many instants of a mel step they are controlled, ``width`` and ``layers``
+    the size of its network.
+    ``spectrum_weight``, ``mel_weight`` and ``frequency_weight`` weigh its losses. ``disturbance``: the log-mel that
+    it learns from is blurred and has noise in it, up to so many nats, as one that a model has generated. ``exercises``:
+    the share of samples that are tones of our own instead of the clips' sound, for what the clips don't have."""
 
+    bands: int = 0
+    points: int = 4
+    width: int = 48
+    layers: int = 3
+    spectrum_weight: float = 1.0
+    mel_weight: float = 1.0
+    frequency_weight: float = 2.0
+    disturbance: float = 0.25
+    exercises: float = 0.25
+
+    def __post_init__(self) -> None:
+        for name in ("spectrum_weight", "mel_weight", "frequency_weight", "disturbance", "exercises"):
+            check(getattr(self, name) >= 0, f"sinusoids.{name} must be 0 or more, not {getattr(self, name)}")
+
+
+_HIFIGAN = (
+    "width",
+    "rates",
+    "kernels",
+    "resblock_kernels",
+    "discriminator",
+    "mel_weight",
+    "feature_weight",
+    "adversarial",
+    "adversarial_start",
+)
+"""Options of train-vocoder that are for this kind alone."""
+
+
+@dataclass(frozen=True)
+class VocoderTrainConfig(LoopConfig):
+    """A run of ``flowreel train-vocoder`` on the sound of the clips. ``kind``: "hifigan", a HiFi-GAN, or "sinusoids",
+    oscillators and noise: steady tones after minutes, without a GPU. At most ``seconds`` of sound, drawn evenly from
+    the clips, are held in memory; a sample is ``segment`` mel steps. ``channel`` and ``peak`` are those of prepare.
+
+    A HiFi-GAN begins ``width`` channels wide and upsamples by ``rates`` (their product is mel.hop). ``mel_weight``,
+    ``feature_weight`` and ``adversarial`` weigh its losses; the discriminators, ``discriminator`` channels wide at
+    first, begin at step ``adversarial_start``. What is the other kind's alone is in ``sinusoids``."""
+
+    kind: Literal["hifigan", "sinusoids"] = "hifigan"
     steps: int = 3000
     batch: int = 4
     save: int = 500
@@ -237,3 +283,17 @@ class VocoderTrainConfig(LoopConfig):
         default_factory=lambda: OptimConfig(lr=2e-3, beta1=0.8, beta2=0.99, weight_decay=0.01, schedule="cosine")
     )
     ema: EMAConfig = field(default_factory=lambda: EMAConfig(kind="fixed", decay=0.99))
+    sinusoids: SinusoidsTrainConfig = field(default_factory=SinusoidsTrainConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.kind in ("hifigan", "sinusoids"), f"kind must be hifigan or sinusoids, not {self.kind!r}")
+        if self.kind == "hifigan":
+            check(
+                self.sinusoids == SinusoidsTrainConfig(),
+                "sinusoids.* are options of another vocoder: leave them out, or give kind sinusoids",
+            )
+        else:
+            defaults = {field.name: field.default for field in dataclasses.fields(self)}
+            given = [name for name in _HIFIGAN if getattr(self, name) != defaults[name]]
+            check(not given, f"for kind hifigan alone: {', '.join(given)}; the other's options are sinusoids.*")

@@ -6,7 +6,7 @@ torch.
 """
 
 from flowreel.media.clip import Clip, samples_for
-from flowreel.media.pictures import contact_sheet, spectrogram, stack_pictures
+from flowreel.media.pictures import contact_sheet, spectrogram, stack_pictures, with_sound_below
 from flowreel.media.reading import MediaInfo, iterate, probe
 from flowreel.media.resize import Fit, resize_frames
 from flowreel.media.sound import read_sound
@@ -25,4 +25,5 @@ __all__ = [
     "samples_for",
     "spectrogram",
     "stack_pictures",
+    "with_sound_below",
 ]

@@ -83,6 +83,23 @@ def spectrogram(audio: np.ndarray, sample_rate: int, path: str | Path) -> Path:
     return write_complete(Path(path), buffer.getvalue())
 
 
+def with_sound_below(clip: Clip, scale: int = 3) -> Clip:
+    """The clip's frames, ``scale`` times as large, above the spectrogram of its whole sound with a line at the instant
+    that is shown: for moving pictures, which have no sound of their own."""
+    if clip.audio is None:
+        raise InputError("the clip has no sound to draw")
+    count, height, width = clip.frames.shape[:3]
+    strip = np.asarray(_heat(_strip(clip.audio, clip.sample_rate, 0.0, clip.seconds, width * scale, _STRIP)))
+    drawn = np.empty((count, height * scale + _GAP + _STRIP, width * scale, 3), np.uint8)
+    drawn[:] = _PAPER
+    drawn[:, : height * scale] = clip.frames.repeat(scale, axis=1).repeat(scale, axis=2)
+    drawn[:, height * scale + _GAP :] = strip
+    for number in range(count):
+        place = round((number + 0.5) / count * width * scale)
+        drawn[number, height * scale + _GAP :, place : place + 2] = _PAPER
+    return Clip(drawn, None, clip.fps, clip.sample_rate, clip.label)
+
+
 def _title(clip: Clip) -> str:
     count, height, width = clip.frames.shape[:3]
     sound = "no sound" if clip.audio is None else f"{clip.sample_rate / 1000:g} kHz"

@@ -59,8 +59,8 @@ class Network(nn.Module):
         Args:
             x: ``{"video": (B, T, C, H, W), "audio": (B, T, 1, M, F)}``.
             t: the same keys, (B, T) in [0, 1].
-            label: (B,) class indices (``num_classes`` is the null class), one such tensor per stream, or None for
-                the null class.
+            label: (B,) class indices (``num_classes`` is the null class), or (B, T) where they change within the
+                window, or one such tensor per stream, or None for the null class.
 
         Raises:
             InputError: the window, frame rate or size is one that learned positions do not have.
@@ -72,20 +72,20 @@ class Network(nn.Module):
         """Replace labels by the null class with probability ``class_dropout``, drawn per sample and per stream.
 
         Args:
-            label: (B,).
+            label: (B,) or (B, T).
             generators: one per sample.
         """
         draws = torch.stack([torch.rand(len(self.streams), generator=g) for g in generators]).to(label.device)
-        return {
-            stream: torch.where(draws[:, i] < self.config.class_dropout, self.num_classes, label)
-            for i, stream in enumerate(self.streams)
-        }
+        dropped = (draws < self.config.class_dropout).reshape(len(label), len(self.streams), *(1,) * (label.ndim - 1))
+        return {stream: torch.where(dropped[:, i], self.num_classes, label) for i, stream in enumerate(self.streams)}
 
     def _labels(self, label: Label, like: Times) -> dict[str, Tensor]:
+        """Per stream (B, T), or (B, 1) where all frames have the same."""
         if label is None:
             first = next(iter(like.values()))
             label = torch.full((first.shape[0],), self.num_classes, device=first.device)
-        return label if isinstance(label, dict) else dict.fromkeys(self.streams, label)
+        labels = label if isinstance(label, dict) else dict.fromkeys(self.streams, label)
+        return {stream: given.unsqueeze(1) if given.ndim == 1 else given for stream, given in labels.items()}
 
     def _check(self, x: Latents) -> None:
         if set(x) != set(self.streams):

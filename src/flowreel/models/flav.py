@@ -139,7 +139,7 @@ class FLAV(Network):
         c = {k: self.time_embed[k](t[k]) for k in self.streams}
         if self.num_classes:
             labels = self._labels(label, t)
-            c = {k: c[k] + self.class_embed[k](labels[k]).unsqueeze(1) for k in self.streams}
+            c = {k: c[k] + self.class_embed[k](labels[k]) for k in self.streams}
         active = {k: F.silu(v) for k, v in c.items()}
         final = {}
         for k in self.streams:

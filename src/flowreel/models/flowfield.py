@@ -104,7 +104,7 @@ class FlowField(Network):
     def plan(self, t: Times, label: Label = None) -> Plan:
         c = self.time_embed(t["video"])
         if self.num_classes:
-            c = c + self.class_embed(self._labels(label, t)["video"]).unsqueeze(1)
+            c = c + self.class_embed(self._labels(label, t)["video"])
         active = F.silu(c)
         scale, shift = chunk(self.final.modulation(active), 2)
         return Plan([block.plan(active) for block in self.blocks], Modulation(shift, scale, scale))

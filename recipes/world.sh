@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# The shipped pipeline `world`, from nothing: clips of the procedural world -> codec -> latents -> flow -> pipeline -> figures.
+# On two CPU cores: clips 5 min, autoencoder 8 min, vocoder 5 min, latents 3 min, flow 2 h, figures 1 h. Each step goes on
+# where it was stopped. OUT/world is the pipeline; to ship it, put it in the place of src/flowreel/weights/world.
+set -euo pipefail
+if [ $# -ne 1 ]; then
+  echo "usage: $0 OUT" >&2
+  exit 2
+fi
+out="$1"
+flowreel world "$out/clips" --count 3000 --seconds 4 --seed 1 --lossless true
+flowreel train-codec "$out/clips" "$out/codec" --channels 8 --steps 3500 --batch 16 --precision bfloat16 \
+  --optim.lr 1e-3 --optim.warmup 200 --frames 12000 --save 500 --preview 500 --validate 250 --log 100
+flowreel train-vocoder "$out/clips" "$out/vocoder" --kind sinusoids --mel.n_fft 1024 --mel.win_length 800 \
+  --mel.hop 320 --mel.bins 64 --mel.floor 1e-3 --mel.ceiling 10
+flowreel prepare "$out/clips" "$out/data" --codec "$out/codec" --vocoder "$out/vocoder" --audio require \
+  --mel.n_fft 1024 --mel.win_length 800 --mel.hop 320 --mel.bins 64 --mel.floor 1e-3 --mel.ceiling 10 --workers 2
+flowreel train "$out/data" "$out/run" --preset world
+rm -rf "$out/world"
+flowreel convert "$out/run" "$out/world" --dtype float16 --steps 4 --guidance 2.5
+if [ "$out/run/model.safetensors" -nt "$out/figures.json" ]; then
+  rm -f "$out/figures.json"
+fi
+python "$(dirname "$0")/../benchmarks/world.py" --pipe "$out/world" --json "$out/figures.json"
