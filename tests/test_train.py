@@ -38,6 +38,7 @@ from flowreel.errors import InputError
 from flowreel.flow import objective
 from flowreel.shards import ShardWriter
 from flowreel.train import FlowTask, train
+from tests.runs import same
 
 pytest.importorskip("accelerate")
 
@@ -118,17 +119,6 @@ def flowfield(**changes: object) -> TrainConfig:
 def losses_of(run: Path) -> list[float]:
     with (run / "loss.csv").open(newline="") as file:
         return [float(row["loss"]) for row in csv.DictReader(file)]
-
-
-def same(first: Path, second: Path) -> bool:
-    a, b = (checkpoint.latest(run, quiet) for run in (first, second))
-    assert a is not None
-    assert b is not None
-    return a.step == b.step and all(
-        a.parts[name].keys() == b.parts[name].keys()
-        and all(torch.equal(value, b.parts[name][key]) for key, value in a.parts[name].items())
-        for name in a.parts
-    )
 
 
 # --- resuming -----------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from flowreel import checkpoint
 from flowreel.codec.mel import log_mel
 from flowreel.codec.sinusoids import SinusoidalVocoder
 from flowreel.codec.vocoder import load
@@ -26,6 +25,7 @@ from flowreel.train_sinusoids import (
     tones,
 )
 from flowreel.train_vocoder import VocoderTask, train_vocoder
+from tests.runs import same
 
 from .test_train_vocoder import MEL, RATE, quiet, write
 
@@ -183,12 +183,7 @@ def test_four_steps_equal_two_and_two_to_the_bit(clips: Path, tmp_path: Path) ->
     for steps in (2, 4):
         optim = replace(config().optim, schedule="constant")
         train_vocoder(clips, tmp_path / "parts", config(steps=steps, optim=optim), quiet)
-    a, b = (checkpoint.latest(tmp_path / name, quiet) for name in ("whole", "parts"))
-    assert a is not None
-    assert b is not None
-    for name, tensors in a.parts.items():
-        assert tensors.keys() == b.parts[name].keys()
-        assert all(torch.equal(value, b.parts[name][key]) for key, value in tensors.items())
+    assert same(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_run_folder_is_a_vocoder(clips: Path, tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ class Generation(Iterator[list[Clip]]):
         self._known_noise = self._store_noise(seeds, device) if settings.method == "gradient" else {}
         self._decoder = codec.decoder(len(seeds))
         self._latents = stream(
-            lambda x, t, t_next: self._velocity(x, t, t_next),
+            self._bind(),
             SampleNoise(seeds, shapes, device),
             settings.window,
             settings.steps,
@@ -241,7 +241,6 @@ class Generation(Iterator[list[Clip]]):
             SOLVERS[settings.solver],
             self._condition(len(seeds)) if given.latents else None,
         )
-        self._velocity = self._bind()
 
     def steer(self, label: str | int | None = None, guidance: float | None = None) -> None:
         """Change the class (by name or index, for all samples) or the guidance from the next solver step on.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from flowreel.metrics.events import Found
 from flowreel.metrics.synchrony import Events, Synchrony, compare, events_of, floor, pooled
 from flowreel.metrics.tracking import small
 from flowreel.report import Report
-from flowreel.world import CLASSES
+from flowreel.world import CLASSES, Event
 from flowreel.worldfiles import has_events, read_events
 
 _WINDOW = 60.0
@@ -125,6 +125,7 @@ def _files(clips: Path) -> Iterator[tuple[Path, str]]:
 def _measured(path: Path, known: str) -> tuple[str, Group]:
     """The class of one file, ``known`` or guessed from its first minute, and its figures."""
     group, name, start = Group(clips=1), known, 0.0
+    happened = read_events(path) if has_events(path) else None
     for clip in windows(map(small, iterate(path)), _WINDOW):
         if group.events and clip.seconds < _SHORTEST:
             break
@@ -134,8 +135,8 @@ def _measured(path: Path, known: str) -> tuple[str, Group]:
             group.asked, group.agreeing = group.asked + 1, group.agreeing + (seen == known)
         events = events_of(clip, name)
         group.events.append(events)
-        if has_events(path):
-            truth = _truth(path, start, clip.seconds)
+        if happened is not None:
+            truth = _truth(happened, start, clip.seconds)
             for list_, some in ((group.picture_truth, events.picture), (group.sound_truth, events.sound)):
                 if truth or some:  # what has no events and shows none is right
                     list_.append(compare(Events(name, events.seconds, events.fps, truth, some)))
@@ -143,11 +144,11 @@ def _measured(path: Path, known: str) -> tuple[str, Group]:
     return name, group
 
 
-def _truth(path: Path, start: float, seconds: float) -> tuple[Found, ...]:
-    """The events of the sidecar from ``start`` on."""
+def _truth(happened: Sequence[Event], start: float, seconds: float) -> tuple[Found, ...]:
+    """What of it was from ``start`` on."""
     return tuple(
         Found(event.time - start, event.note, event.strength, event.x, event.y)
-        for event in read_events(path)
+        for event in happened
         if start <= event.time < start + seconds
     )
 
