@@ -28,6 +28,7 @@ from flowreel.config import (
     GenerateConfig,
     LoadConfig,
     PrepareConfig,
+    ServeConfig,
     SynchronyConfig,
     TrainConfig,
     VocoderTrainConfig,
@@ -98,6 +99,17 @@ def generate(pipe: str = "world", config: GenerateConfig | None = None, report: 
     return run(pipe, config or GenerateConfig(), report)
 
 
+def serve(pipe: str = "world", config: ServeConfig | None = None, report: Report = _print) -> None:
+    """Watch an endless generation live in a browser, and steer it while it rolls.
+
+    PIPE is what generate takes; without it the pipeline that comes with flowreel. Open the address that is said.
+    /stream.mp4 there is the same for a player, /openapi.json what programs can ask for.
+    """
+    from flowreel.serve import serve as run
+
+    run(pipe, config or ServeConfig(), report)
+
+
 def world(out: str, config: WorldConfig | None = None, report: Report = _print) -> list[Path]:
     """Write clips of the procedural world, in which every sounding event is known exactly.
 
@@ -153,6 +165,7 @@ COMMANDS: dict[str, Command] = {
     "train-codec": Command(train_codec, ("clips", "out"), CodecTrainConfig),
     "train-vocoder": Command(train_vocoder, ("clips", "out"), VocoderTrainConfig),
     "generate": Command(generate, ("pipe",), GenerateConfig),
+    "serve": Command(serve, ("pipe",), ServeConfig),
     "world": Command(world, ("out",), WorldConfig),
     "synchrony": Command(synchrony, ("clips",), SynchronyConfig),
     "convert": Command(convert, ("src", "out"), ConvertConfig),
@@ -244,7 +257,7 @@ def parse(name: str, command: Command, arguments: list[str]) -> tuple[list[str],
     if command.presets:
         parser.set_defaults(flat(to_dict(preset(_value_of("--preset", arguments, "laptop")))))
     try:
-        values = parser.parse_args(_with_lists(arguments, command.options)).as_dict()
+        values = parser.parse_args(_with_lists(_spelled(arguments, command.options), command.options)).as_dict()
     except argparse.ArgumentError as error:
         raise InputError(_explain(str(error), parser)) from error
     fields = {f.name for f in dataclasses.fields(command.options)}
@@ -272,6 +285,22 @@ def _value_of(option: str, arguments: Sequence[str], default: str) -> str:
         if argument.startswith(f"{option}="):
             return argument.split("=", 1)[1]
     return default
+
+
+def _spelled(arguments: Sequence[str], options: type) -> list[str]:
+    """``--max-viewers 2`` and ``--broadcast`` as the parser knows them: ``--max_viewers 2``, ``--broadcast true``."""
+    leaves = {f"--{name}": hint for name, hint in _leaves(options).items()}
+    result = []
+    for i, argument in enumerate(arguments):
+        option, joined, value = argument.partition("=")
+        known = option.replace("-", "_").replace("__", "--", 1)
+        if option.startswith("--") and option not in leaves and known in leaves:
+            option = known
+        result.append(f"{option}{joined}{value}")
+        last = i + 1 == len(arguments) or arguments[i + 1].startswith("--")
+        if not joined and leaves.get(option) is bool and last:
+            result.append("true")
+    return result
 
 
 def _with_lists(arguments: Sequence[str], options: type) -> list[str]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from flowreel.codec import Codec
 from flowreel.config import PipelineConfig
 from flowreel.errors import InputError
-from flowreel.flow.guidance import classifier_free, gradient
+from flowreel.flow.guidance import Weaker, classifier_free, gradient, unheld
 from flowreel.flow.noise import SampleNoise, sample_seed
 from flowreel.flow.sampling import Condition, stream
 from flowreel.flow.schedule import blocks
@@ -229,7 +229,7 @@ class Generation(Iterator[list[Clip]]):
         self._rest: Iterator[list[Clip]] | None = None
         device = next(model.parameters()).device
         shapes = config.shape.streams
-        self._known_noise = self._store_noise(seeds, device) if settings.method == "gradient" else {}
+        self._known_noise = self._store_noise(seeds, device) if given.streams else {}
         self._decoder = codec.decoder(len(seeds))
         self._latents = stream(
             self._bind(),
@@ -333,10 +333,21 @@ class Generation(Iterator[list[Clip]]):
         return moved if self._given.prefix else max(0, moved - self._settings.context)
 
     def _store_noise(self, seeds: Sequence[int], device: torch.device) -> Latents:
-        """The one stored noise of the known streams, for gradient guidance."""
+        """The one stored noise of the known streams, for guidance by them."""
         shapes = {k: v for k, v in self._config.shape.streams.items() if k in self._given.streams}
         frames = max(len(v) for v in self._given.latents.values()) + self._settings.window
         return SampleNoise([sample_seed(seed, _KNOWN_NOISE) for seed in seeds], shapes, device)(frames)
+
+    def _noise_of(self, start: int, frames: int) -> Latents:
+        """The known streams' noise of frames ``start .. start + frames`` of the timeline."""
+        return {k: v[:, start : start + frames] for k, v in self._known_noise.items()}
+
+    def _weaker(self) -> Weaker | None:
+        """What guides by the given stream, beside the class: the same window as if that stream were generated too."""
+        start, ends = self._start, max((len(self._given.latents[k]) for k in self._given.streams), default=0)
+        if self._settings.method != "hold" or start >= ends or "joint" not in self._config.trained.roles:
+            return None
+        return lambda x, t: unheld(x, t, self._noise_of(start, x["video"].shape[1]))
 
     def _condition(self, batch: int) -> Condition:
         """What is held: all that was given, or with gradient guidance the prefix alone."""
@@ -354,7 +365,7 @@ class Generation(Iterator[list[Clip]]):
     def _bind(self) -> Callable[[Latents, Times, Times], Latents]:
         def guided(x: Latents, t: Times, t_next: Times) -> Latents:
             labels = self._window_labels(x["video"].shape[1])
-            return classifier_free(self._model, labels, self._guidance)(x, t, t_next)
+            return classifier_free(self._model, labels, self._guidance, self._weaker())(x, t, t_next)
 
         if self._settings.method == "hold":
             return guided
@@ -366,7 +377,7 @@ class Generation(Iterator[list[Clip]]):
             start, frames = self._start, x["video"].shape[1]
             window, _ = self._given.window(start, frames)
             known = {k: window[k].to(x[k]).expand_as(x[k]) for k in self._known_noise}
-            noise = {k: v[:, start : start + frames] for k, v in self._known_noise.items()}
+            noise = self._noise_of(start, frames)
             return gradient(through, None, known, noise, self._settings.gradient_scale)(x, t, t_next)
 
         return followed

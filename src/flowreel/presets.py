@@ -112,21 +112,22 @@ def _joint() -> TrainConfig:
 
 def _world() -> TrainConfig:
     return TrainConfig(
-        steps=8000,
-        batch=32,
+        steps=4400,
+        batch=16,
         precision="bfloat16",
         log=50,
-        save=250,
+        save=200,
         preview=1000,
         validate=500,
-        model=ModelConfig(dim=160, depth=6, heads=5, patch=2, qk_norm=True),
+        model=ModelConfig(dim=160, depth=6, heads=5, patch=2, qk_norm=True, fusion_norm=True),
         objective=ObjectiveConfig(
-            roles=RoleShares(joint=0.4, independent=0.05, audio_clean=0.2, video_clean=0.2, context=0.15),
+            roles=RoleShares(joint=0.4, independent=0.1, audio_clean=0.3, video_clean=0.08, context=0.12),
             blocks=(2,),
             contexts=(4,),
+            wear=0.2,
         ),
-        data=DataConfig(window=12, cut=0.1),
-        optim=OptimConfig(kind="muon", lr=4e-3, warmup=100, schedule="cosine", final=0.02),
+        data=DataConfig(window=24, cut=0.1),
+        optim=OptimConfig(kind="muon", lr=2e-3, warmup=100, schedule="cosine", final=0.02),
     )
 
 

@@ -27,6 +27,7 @@ from flowreel.dataset import GlobalOrder, WindowDataset
 from flowreel.errors import InputError
 from flowreel.flow import objective
 from flowreel.flow.noise import SampleNoise
+from flowreel.flow.types import Latents, Times
 from flowreel.loading import load
 from flowreel.loop import fit
 from flowreel.pipeline import Pipeline
@@ -125,9 +126,9 @@ class FlowTask:
             return None
 
     def losses(self, module: nn.Module, batch: Batch, player: str = "") -> dict[str, Tensor]:  # noqa: ARG002
-        return self._losses(module, batch, self.config.seed, drop=True)
+        return self._losses(module, batch, self.config.seed, augment=True)
 
-    def _losses(self, module: nn.Module, batch: Batch, seed: int, drop: bool) -> dict[str, Tensor]:
+    def _losses(self, module: nn.Module, batch: Batch, seed: int, augment: bool) -> dict[str, Tensor]:
         """The losses of the samples at ``batch["position"]`` of the runs with ``seed``."""
         settings, positions = self.config.objective, batch["position"].tolist()
         data = {stream: batch[stream] for stream in self.shapes}
@@ -146,10 +147,20 @@ class FlowTask:
         )
         drawn = [draw(generator) for generator in generators]
         t = {stream: torch.stack([times[stream] for times in drawn]).to(device) for stream in self.shapes}
+        if augment and settings.wear:
+            data = self._worn(data, t, generators)
         label = batch["label"] if self.module.num_classes else None
-        if label is not None and drop:
+        if label is not None and augment:
             label = self.module.drop_label(label, generators)
         return objective.losses(module, data, noise, t, label, settings.weight)
+
+    def _worn(self, data: Latents, t: Times, generators: list[torch.Generator]) -> Latents:
+        """The share ``objective.wear`` of the samples with worn frames."""
+        samples = [{k: v[i] for k, v in data.items()} for i in range(len(generators))]
+        for i, generator in enumerate(generators):
+            if float(torch.rand(1, generator=generator)) < self.config.objective.wear:
+                samples[i] = objective.worn(samples[i], {k: v[i] for k, v in t.items()}, generator)
+        return {k: torch.stack([sample[k] for sample in samples]) for k in data}
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         """The loss and its parts on windows of the test clips: always the same windows, noise, roles and times, with
@@ -163,7 +174,7 @@ class FlowTask:
             samples = [self.held_out.sample(n) for n in positions.tolist()]
             batch = {name: torch.stack([torch.as_tensor(sample[name]) for sample in samples]) for name in samples[0]}
             batch = {name: tensor.to(device) for name, tensor in {**batch, "position": positions}.items()}
-            for stream, loss in self._losses(module, batch, VALIDATION_SEED, drop=False).items():
+            for stream, loss in self._losses(module, batch, VALIDATION_SEED, augment=False).items():
                 sums[stream] = sums.get(stream, 0.0) + loss.item() * len(positions) / count
         return {"loss": sum(sums.values()), **sums}
 

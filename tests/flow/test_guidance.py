@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowreel.flow.guidance import classifier_free, gradient
+from flowreel.flow.guidance import classifier_free, gradient, unheld
 from flowreel.flow.types import Latents, Times, mix, per_frame
 
 B, T = 3, 4
@@ -180,3 +180,33 @@ def test_impossible_calls_are_refused() -> None:
         gradient(Listener(), None, {}, {}, 1.0)
     with pytest.raises(ValueError, match="nothing is left"):
         gradient(Listener(), None, x, x, 1.0)(x, t, t)
+
+
+# --- by what is given -------------------------------------------------------------------------------------------------
+
+
+def test_what_is_held_looks_as_if_it_were_generated() -> None:
+    x, noise = latents(), {"audio": latents(seed=1)["audio"]}
+    ladder = torch.tensor([0.9, 0.6, 0.3, 0.0]).expand(B, T)
+    t = {"video": ladder, "audio": torch.ones(B, T)}
+    t["audio"][0, 3] = 0.2  # not held
+    less, earlier = unheld(x, t, noise)
+    assert torch.equal(less["video"], x["video"])
+    assert torch.equal(earlier["video"], ladder)
+    assert torch.equal(earlier["audio"][1:], ladder[1:])
+    assert earlier["audio"][0, 3] == t["audio"][0, 3]
+    wanted = mix(x["audio"], noise["audio"], ladder)
+    assert torch.equal(less["audio"][1:], wanted[1:])
+    assert torch.equal(less["audio"][0, 3], x["audio"][0, 3])
+
+
+def test_guidance_moves_away_from_what_knows_less() -> None:
+    model, x, t = Stub(), latents(), times()
+    weaker = ({k: v + 1 for k, v in x.items()}, times(0.2))
+    guided = classifier_free(model, LABEL, 2.0, lambda *_: weaker)(x, t, t)
+    given, null = Stub()(x, t, LABEL), Stub()(*weaker, torch.full((B,), 3))
+    for k in x:
+        assert torch.allclose(guided[k], null[k] + 2 * (given[k] - null[k]))
+    unnamed = classifier_free(model, None, 2.0, lambda *_: weaker)(x, t, t)
+    given, null = Stub()(x, t), Stub()(*weaker)
+    assert all(torch.allclose(unnamed[k], null[k] + 2 * (given[k] - null[k])) for k in x)

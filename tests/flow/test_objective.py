@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowreel.flow.objective import EDGE, ROLES, draw_times, logit_normal_density, losses
+from flowreel.flow.objective import EDGE, ROLES, draw_times, logit_normal_density, losses, worn
 from flowreel.flow.types import Latents, Times, per_frame
 
 BOTH = ("video", "audio")
@@ -250,3 +250,50 @@ def test_losses_differentiate_through_the_model() -> None:
     sum(losses(model, data, noise, t).values()).backward()  # type: ignore[union-attr]
     assert gain.grad is not None
     assert float(gain.grad) != 0
+
+
+# --- worn frames ------------------------------------------------------------------------------------------------------
+
+
+def window(seed: int = 0) -> Latents:
+    """A still picture with one frame's worth of something that moves through it."""
+    g = torch.Generator().manual_seed(seed)
+    video = torch.randn(1, 3, 8, 8, generator=g).repeat(12, 1, 1, 1)
+    for frame in range(12):
+        video[frame, :, frame % 8, :] += 5
+    return {"video": video, "audio": torch.randn(12, 1, 4, 5, generator=g)}
+
+
+def test_what_is_near_the_data_is_worn_and_what_is_far_is_not() -> None:
+    ladder = torch.linspace(1 - 1e-6, 0.0, 12)
+    worn_somewhere = 0
+    for seed in range(40):
+        data = window()
+        result = worn(data, dict.fromkeys(data, ladder), torch.Generator().manual_seed(seed))
+        for k in data:
+            change = (result[k] - data[k]).flatten(1).abs().amax(1)
+            assert change[-1] == 0, "frames of noise have nothing to be worn"
+            first = int((change > 0).sum())
+            assert (change[:first] > 0).all(), "worn frames are the oldest ones"
+            worn_somewhere += first > 0
+    assert worn_somewhere > 70
+
+
+def test_what_does_not_move_is_not_worn() -> None:
+    data = {"video": torch.randn(1, 3, 8, 8).repeat(12, 1, 1, 1)}
+    result = worn(data, {"video": torch.ones(12) - 0.01}, torch.Generator().manual_seed(0))
+    assert torch.equal(result["video"], data["video"])
+
+
+def test_a_stream_that_is_held_whole_is_not_worn() -> None:
+    data = window()
+    t = {"video": torch.linspace(0.99, 0, 12), "audio": torch.ones(12)}
+    for seed in range(5):
+        result = worn(data, t, torch.Generator().manual_seed(seed))
+        assert torch.equal(result["audio"], data["audio"])
+
+
+def test_wear_follows_its_generator_alone() -> None:
+    data, t = window(), {k: torch.linspace(1 - 1e-6, 0, 12) for k in ("video", "audio")}
+    one, other = (worn(data, t, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert all(torch.equal(one[k], other[k]) for k in data)

@@ -300,3 +300,19 @@ def test_width_of_the_mlp_is_exact() -> None:
     for dim, hidden in ((112, 488), (176, 240), (208, 504)):
         model = build(ModelConfig(dim=dim, depth=1, heads=2, mlp_ratio=hidden / dim), VIDEO, 0, 2)
         assert model.state_dict()["blocks.0.streams.video.mlp.fc1.weight"].shape == (hidden, dim)
+
+
+@pytest.mark.parametrize("fusion", ["mean", "mean_time"])
+def test_normed_fusion_does_not_run_away(fusion: str) -> None:
+    """Without it, a stream that is larger than in training makes the other larger, and that one the first again."""
+    largest = []
+    for normed in (False, True):
+        model, (x, t) = flav(fusion=fusion, fusion_norm=normed, depth=4), inputs()
+        sizes: list[float] = []
+        model.blocks[-1].register_forward_hook(
+            lambda _, __, out, sizes=sizes: sizes.append(max(float(v.detach().abs().max()) for v in out.values()))
+        )
+        model({k: 1000 * v for k, v in x.items()}, t, labels())
+        largest += sizes
+    assert largest[1] < 1e5
+    assert not largest[0] < 10 * largest[1]

@@ -9,6 +9,7 @@ from flowreel.config.commands import (
     GenerateConfig,
     LoadConfig,
     PrepareConfig,
+    ServeConfig,
     SynchronyConfig,
     WorldConfig,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "PipelineConfig",
     "PrepareConfig",
     "RoleShares",
+    "ServeConfig",
     "SinusoidsTrainConfig",
     "SynchronyConfig",
     "Timing",

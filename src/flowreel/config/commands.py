@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -92,6 +93,46 @@ class LoadConfig:
     audio_scale: float | None = None
     autoencoder: str | None = None
     vocoder: str | None = None
+
+
+@dataclass(frozen=True)
+class ServeConfig(LoadConfig):
+    """A run of ``flowreel serve``. ``host`` other than this machine's own addresses needs a ``token``, which viewers
+    give as ?token=..., or ``no_token``. ``max_viewers``: 0 is as many as this machine rolls for in real time, at least
+    one. ``broadcast``: one generation, which all viewers see and nobody steers. ``label``, ``seed``, ``guidance`` and
+    ``steps``: what a viewer sees who asks for nothing; without a seed each sees another. Requests may bring at most
+    ``upload_mb`` and ``media_seconds``, and ask for clips of at most ``clip_seconds``."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str = ""
+    no_token: bool = False
+    max_viewers: int = 0
+    broadcast: bool = False
+    label: str | None = None
+    seed: int | None = None
+    guidance: float | None = None
+    steps: int | None = None
+    device: str | None = None
+    upload_mb: float = 32.0
+    media_seconds: float = 60.0
+    clip_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        check(0 <= self.port <= 65535, f"--port must be from 0 (any that is free) to 65535, not {self.port}")
+        check(self.max_viewers >= 0, f"--max-viewers must be 0 or more, not {self.max_viewers}")
+        check(self.seed is None or self.seed >= 0, f"--seed must be 0 or more, not {self.seed}")
+        for name in ("upload_mb", "media_seconds", "clip_seconds"):
+            check(getattr(self, name) > 0, f"--{name} must be above 0, not {getattr(self, name)}")
+        check(
+            not self.token or re.fullmatch(r"[\w~.-]{8,200}", self.token) is not None,
+            "--token must have 8 to 200 letters, digits or any of _ - . ~",
+        )
+        own = self.host in ("127.0.0.1", "::1", "localhost")
+        check(
+            own or bool(self.token) or self.no_token,
+            f"--host {self.host} lets others in: give --token TEXT, which they must know, or say --no-token",
+        )
 
 
 @dataclass(frozen=True)

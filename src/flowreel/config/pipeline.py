@@ -175,8 +175,9 @@ class ModelConfig:
     """The architecture, as far as it is chosen (shapes come from the data).
 
     ``positions``: FLAV takes "learned" (as published) or "rope"; FlowField "sincos", "learned" (over patches) or
-    "rope". ``fusion`` (FLAV): "mean" (a), "joint" (b), "mean_time" (c, the published one). ``drop_path`` and
-    ``temporal_attention`` are FlowField's.
+    "rope". ``fusion`` (FLAV): "mean" (a), "joint" (b), "mean_time" (c, the published one). ``fusion_norm`` normalises
+    the means by which the streams modulate each other; without it, as published, they can grow from block to block
+    without bound on what training has not shown. ``drop_path`` and ``temporal_attention`` are FlowField's.
     """
 
     kind: Literal["flav", "flowfield"] = "flav"
@@ -189,6 +190,7 @@ class ModelConfig:
     fusion: Literal["mean", "joint", "mean_time"] = "mean_time"
     causal: bool = False
     qk_norm: bool = False
+    fusion_norm: bool = False
     class_dropout: float = 0.1
     drop_path: float = 0.0
     temporal_attention: bool = True

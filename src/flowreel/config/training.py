@@ -36,7 +36,8 @@ class RoleShares:
 @dataclass(frozen=True)
 class ObjectiveConfig:
     """What training draws: roles, the share of warm-up (``ramp``) among rolling samples, blocks and contexts (each
-    drawn evenly from its list; ``contexts`` are for the role ``context``), the law of u, the per-frame weight."""
+    drawn evenly from its list; ``contexts`` are for the role ``context``), the law of u, the per-frame weight. ``wear``
+    is the share of samples whose older frames are worn, so that a model mends its own errors in long rolls."""
 
     roles: RoleShares = field(default_factory=RoleShares)
     warmup: float = 0.2
@@ -44,9 +45,11 @@ class ObjectiveConfig:
     contexts: tuple[int, ...] = ()
     progress: Literal["uniform", "logit_normal"] = "uniform"
     weight: Literal["none", "logit_normal"] = "none"
+    wear: float = 0.0
 
     def __post_init__(self) -> None:
-        check(0 <= self.warmup <= 1, f"objective.warmup must be in [0, 1], not {self.warmup}")
+        for name in ("warmup", "wear"):
+            check(0 <= getattr(self, name) <= 1, f"objective.{name} must be in [0, 1], not {getattr(self, name)}")
         known = {"progress": ("uniform", "logit_normal"), "weight": ("none", "logit_normal")}
         for name, options in known.items():
             value = getattr(self, name)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
 
 from flowreel.flow.types import Latents, Model, Times, Velocity, mix, per_frame
 
+Weaker: TypeAlias = Callable[[Latents, Times], tuple[Latents, Times]]
+"""What a pass that knows less is given in the place of x and t."""
 
-def classifier_free(model: Model, label: Tensor | None, scale: float | Tensor = 1.0) -> Velocity:
+
+def classifier_free(
+    model: Model, label: Tensor | None, scale: float | Tensor = 1.0, weaker: Weaker | None = None
+) -> Velocity:
     """Classifier-free guidance (arXiv 2207.12598): ``v_null + scale * (v_label - v_null)``.
 
     Args:
@@ -16,23 +24,28 @@ def classifier_free(model: Model, label: Tensor | None, scale: float | Tensor = 
         label: (B,) class indices, or None for a model without classes.
         scale: 1 is the model itself, in one pass; otherwise both passes run as one batch of 2B. A tensor (B,) gives
             each sample its own scale.
+        weaker: what the null class is given; by default the same x and t. With it, guidance works without classes.
 
     Raises:
-        ValueError: guidance is asked for but there is no label.
+        ValueError: guidance is asked for but there is neither a label nor a weaker x and t.
     """
     per_sample = isinstance(scale, Tensor)
     if not per_sample and scale == 1:
         return lambda x, t, t_next: model(x, t, label)  # noqa: ARG005
-    if label is None:
+    if label is None and weaker is None:
         raise ValueError(
             f"guidance {scale} needs a label: give one, or use guidance 1 (a model without classes has none)"
         )
-    null = torch.full_like(label, model.num_classes)  # type: ignore[attr-defined]
-    both_labels = torch.cat([label, null])
+    both_labels = None
+    if label is not None:
+        both_labels = torch.cat([label, torch.full_like(label, model.num_classes)])  # type: ignore[attr-defined]
 
     def velocity(x: Latents, t: Times, t_next: Times) -> Latents:  # noqa: ARG001
+        less, earlier = weaker(x, t) if weaker else (x, t)
         both = model(
-            {k: torch.cat([v, v]) for k, v in x.items()}, {k: torch.cat([v, v]) for k, v in t.items()}, both_labels
+            {k: torch.cat([v, less[k]]) for k, v in x.items()},
+            {k: torch.cat([v, earlier[k]]) for k, v in t.items()},
+            both_labels,
         )
         guided = {}
         for k, v in both.items():
@@ -42,6 +55,23 @@ def classifier_free(model: Model, label: Tensor | None, scale: float | Tensor = 
         return guided
 
     return velocity
+
+
+def unheld(x: Latents, t: Times, noise: Latents) -> tuple[Latents, Times]:
+    """A window in which frames that are held (t = 1) in the streams of ``noise`` are as noisy as those of the other.
+
+    So a model that was trained jointly sees it where nothing is given: the ``weaker`` pass, to guide by what is given.
+
+    Args:
+        x, t: of one window, (B, T, ...) and (B, T) per stream.
+        noise: stored once for the whole sample, so that the window is noised alike at every step.
+    """
+    free = torch.stack([v for k, v in t.items() if k not in noise]).amin(0)
+    less, earlier = dict(x), dict(t)
+    for k, fresh in noise.items():
+        earlier[k] = torch.where(t[k] == 1, free, t[k])
+        less[k] = torch.where(per_frame(t[k] == 1, x[k]), mix(x[k], fresh, earlier[k]), x[k])
+    return less, earlier
 
 
 def gradient(model: Model, label: Tensor | None, known: Latents, noise: Latents, scale: float) -> Velocity:

@@ -81,7 +81,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, streams: tuple[str, ...]) -> None:
         super().__init__()
         self.streams = nn.ModuleDict({k: StreamBlock(config, AXES[k]) for k in streams})
-        self.fusion = fusion.build(config.fusion, config.dim, streams, config.heads, config.qk_norm)
+        self.fusion = fusion.build(config.fusion, config.dim, streams, config.heads, config.qk_norm, config.fusion_norm)
 
     def plan(self, c: dict[str, Tensor], active: dict[str, Tensor]) -> BlockPlan:
         return BlockPlan({k: s.plan(active[k]) for k, s in self.streams.items()}, self.fusion.plan(c))

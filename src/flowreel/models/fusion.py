@@ -23,10 +23,12 @@ Fused = tuple[dict[str, Tensor], dict[str, Modulation]]
 
 
 class MeanFusion(nn.Module):
-    """(a) and, with ``conditioned``, (c)."""
+    """(a) and, with ``conditioned``, (c). ``normed``: means have root mean square 1, so that a stream that grows can't
+    make the other grow."""
 
-    def __init__(self, dim: int, streams: tuple[str, ...], conditioned: bool) -> None:
+    def __init__(self, dim: int, streams: tuple[str, ...], conditioned: bool, normed: bool = False) -> None:
         super().__init__()
+        self.normed = normed
         self.conditioned = conditioned or len(streams) == 1
         self.others = {k: [other for other in streams if other != k] for k in streams}
         self.pool = nn.ModuleDict({k: nn.Linear(dim, dim) for k in streams if len(streams) > 1})
@@ -39,7 +41,10 @@ class MeanFusion(nn.Module):
         return c
 
     def forward(self, x: dict[str, Tensor], c: dict[str, Tensor]) -> Fused:
-        pooled = {k: pool(x[k].mean(dim=2)) for k, pool in self.pool.items()}
+        means = {k: x[k].mean(dim=2) for k in self.pool}
+        if self.normed:
+            means = {k: F.rms_norm(mean, mean.shape[-1:]) for k, mean in means.items()}
+        pooled = {k: pool(means[k]) for k, pool in self.pool.items()}
         modulations = {}
         for k in x:
             parts = [pooled[other] for other in self.others[k]] + ([c[k]] if self.conditioned else [])
@@ -71,8 +76,8 @@ class JointFusion(nn.Module):
         return mixed, {k: plan[k][1] for k in x}
 
 
-def build(kind: str, dim: int, streams: tuple[str, ...], heads: int, qk_norm: bool) -> Any:
-    """The fusion named ``kind``: "mean", "joint" or "mean_time"."""
+def build(kind: str, dim: int, streams: tuple[str, ...], heads: int, qk_norm: bool, normed: bool = False) -> Any:
+    """The fusion named ``kind``: "mean", "joint" or "mean_time"; ``normed`` is for the means."""
     if kind == "joint":
         return JointFusion(dim, streams, heads, qk_norm)
-    return MeanFusion(dim, streams, conditioned=kind == "mean_time")
+    return MeanFusion(dim, streams, conditioned=kind == "mean_time", normed=normed)

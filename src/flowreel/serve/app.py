@@ -1,0 +1,167 @@
+"""The server's addresses: the page, the live stream, clips on request, and what there is to know about it.
+
+Knows: addresses, what the server says of itself. Does not know: the messages of the live stream (``live.py``), how a
+clip is made (``clips.py``), threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict
+from importlib import resources
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from flowreel import __version__
+from flowreel.serve import control
+from flowreel.serve.clips import generate, media
+from flowreel.serve.described import openapi, prometheus
+from flowreel.serve.guard import Guard
+from flowreel.serve.house import RETRY, House
+from flowreel.serve.live import endless, watch
+from flowreel.serve.refused import Refused
+from flowreel.serve.studio import Studio
+from flowreel.serve.uploads import Form, Limits, Reader
+
+log = logging.getLogger("flowreel.serve")
+
+PAGE = {
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
+
+
+def app(studio: Studio, *, name: str, hosts: tuple[str, ...], token: str, limits: Limits, longest: float) -> Starlette:
+    """The ASGI application.
+
+    Args:
+        name: of the pipeline, as it is shown.
+        hosts, token: see :class:`Guard`.
+        limits: of uploads.
+        longest: seconds of a clip that may be asked for.
+    """
+    config = studio.pipeline.config
+    size = config.codec.video.factor
+    form = Form(
+        config.timing.fps,
+        config.shape.height * size,
+        config.shape.width * size,
+        config.codec.video.fit,
+        config.timing.sample_rate if config.timing.has_audio else None,
+        config.codec.audio.channel if config.codec.audio else "mean",
+    )
+    house = House(studio, Reader(form, limits), name, longest)
+
+    def to(answer: Callable[[House, Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        async def answered(request: Request) -> Response:
+            try:
+                return await answer(house, request)
+            except Refused as refusal:
+                return refused(refusal)
+            except ClientDisconnect:
+                return Response(status_code=400)
+            except Exception:
+                log.exception("%s %s failed", request.method, request.url.path)
+                return refused(Refused(500, "something went wrong here; the server's log says what"))
+
+        return answered
+
+    async def live(socket: WebSocket) -> None:
+        await watch(house, socket)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await studio.close()
+
+    routes = [
+        *(Route(path, to(page)) for path in PAGE),
+        WebSocketRoute("/ws", live),
+        Route("/stream.mp4", to(endless)),
+        Route("/api/media", to(media), methods=["POST"]),
+        Route("/api/generate", to(generate), methods=["POST"]),
+        Route("/api/info", to(info)),
+        Route("/healthz", to(health)),
+        Route("/metrics", to(metrics)),
+        Route("/openapi.json", to(described)),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, hosts=hosts, token=token)],
+        lifespan=lifespan,
+        exception_handlers={404: missing, 405: missing},
+    )
+
+
+def refused(refusal: Refused) -> Response:
+    headers = {"retry-after": str(RETRY)} if refusal.status in (429, 503) else {}
+    return JSONResponse({"error": {"status": refusal.status, "message": refusal.message}}, refusal.status, headers)
+
+
+async def missing(request: Request, error: Exception) -> Response:
+    status = getattr(error, "status_code", 404)
+    what = "there is nothing at this address" if status == 404 else f"{request.method} is not for this address"
+    return refused(Refused(status, what))
+
+
+async def page(house: House, request: Request) -> Response:  # noqa: ARG001
+    name, kind = PAGE[request.url.path]
+    data = resources.files("flowreel.serve").joinpath("static", name).read_bytes()
+    return Response(data, media_type=kind, headers={"cache-control": "no-cache"})
+
+
+# --- what there is to know ----------------------------------------------------------------------------------------
+
+
+async def info(house: House, request: Request) -> Response:  # noqa: ARG001
+    config, studio, limits = house.pipeline.config, house.studio, house.reader.limits
+    factor = config.codec.video.factor
+    return JSONResponse(
+        {
+            "version": __version__,
+            "model": house.name,
+            "classes": list(config.classes),
+            "fps": config.timing.fps,
+            "width": config.shape.width * factor,
+            "height": config.shape.height * factor,
+            "sample_rate": config.timing.sample_rate if config.timing.has_audio else None,
+            "guidance": config.guidance,
+            "steps": config.steps,
+            "roles": list(config.trained.roles),
+            "broadcast": studio.broadcast,
+            "viewers": len(studio.seats),
+            "max_viewers": studio.places,
+            "limits": {
+                "upload_mb": limits.size / 2**20,
+                "media_seconds": limits.media_seconds,
+                "clip_seconds": house.longest,
+                "steps": control.MOST_STEPS,
+                "guidance": control.MOST_GUIDANCE,
+            },
+        }
+    )
+
+
+async def health(house: House, request: Request) -> Response:  # noqa: ARG001
+    return PlainTextResponse("ok\n")
+
+
+async def metrics(house: House, request: Request) -> Response:  # noqa: ARG001
+    studio = house.studio
+    values = asdict(studio.counts) | {"frames": studio.frames, "viewers": len(studio.seats), "places": studio.places}
+    leads = [seat.roll.lead for seat in studio.seats]
+    return PlainTextResponse(
+        prometheus(values | {"lead_seconds": max(leads, default=0.0)}), media_type="text/plain; version=0.0.4"
+    )
+
+
+async def described(house: House, request: Request) -> Response:  # noqa: ARG001
+    return JSONResponse(openapi(house.name, list(house.pipeline.config.classes), house.longest))

@@ -1,0 +1,109 @@
+"""The process that reads one upload: python -m flowreel.serve.decode FILE TASK, see ``uploads.py``.
+
+Writes an .npz to its output and ends with 0, or a sentence and ends with 2. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+KINDS = {
+    "mp4": lambda head: head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"),
+    "matroska or WebM": lambda head: head.startswith(b"\x1aE\xdf\xa3"),
+    "wav": lambda head: head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE",
+    "avi": lambda head: head[:4] == b"RIFF" and head[8:11] == b"AVI",
+    "aiff": lambda head: head[:4] == b"FORM" and head[8:11] == b"AIF",
+    "ogg": lambda head: head.startswith(b"OggS"),
+    "flac": lambda head: head.startswith(b"fLaC"),
+    "mp3 or aac": lambda head: (
+        head.startswith(b"ID3") or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0)
+    ),
+    "gif": lambda head: head.startswith(b"GIF8"),
+    "webp": lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP",
+}
+"""Containers that hold all their media themselves, and how they begin."""
+
+
+def decode(path: Path, form: dict[str, Any], limits: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The frames (T, H, W, 3) uint8 and the sound (S,) float32, if any, of a file; whether it had a picture. One
+    without has black frames.
+
+    Raises:
+        InputError: it can't be read, or goes beyond the limits.
+    """
+    from flowreel.errors import InputError
+    from flowreel.media import Clip, probe, read_sound, samples_for
+
+    with path.open("rb") as file:
+        head = file.read(16)
+    if not any(begins(head) for begins in KINDS.values()):
+        raise InputError(f"not a kind of file that is taken here; take one of {', '.join(KINDS)}")
+    fps, rate = form["fps"], form["sample_rate"]
+    try:
+        info = probe(path)
+    except InputError:
+        if not rate:
+            raise InputError("the file has no picture, and this model makes no sound") from None
+        sound = read_sound(path, rate, form["channel"])
+        frames = int(len(sound) / rate * fps)
+        if not 1 <= frames <= limits["media_seconds"] * fps:
+            raise InputError(f"the sound must last from {1 / fps:g} s to {limits['media_seconds']:g} s") from None
+        black = np.zeros((frames, form["height"], form["width"], 3), np.uint8)
+        return {"picture": np.array(False), "frames": black, "audio": sound[: samples_for(frames, fps, rate)]}
+    if info.height * info.width > limits["pixels"]:
+        raise InputError(f"frames of {info.width}x{info.height} are larger than is taken here")
+    if info.seconds > limits["media_seconds"] + 1:
+        raise InputError(f"the clip lasts {info.seconds:.0f} s: at most {limits['media_seconds']:g} s are taken")
+    size = (form["height"], form["width"])
+    clip = Clip.read(
+        path,
+        fps=fps,
+        sample_rate=rate or 16000,
+        size=size,
+        fit=form["fit"],
+        seconds=limits["media_seconds"],
+        channel=form["channel"],
+        audio=bool(rate),
+    )
+    sound_there = {} if clip.audio is None else {"audio": clip.audio}
+    return {"picture": np.array(True), "frames": clip.frames, **sound_there}
+
+
+def bound(limits: dict[str, Any]) -> None:
+    """Let the system end this process where it takes too much; where there are such limits."""
+    with contextlib.suppress(ImportError):
+        import resource
+
+        memory = limits["memory_mb"] * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu_seconds"], limits["cpu_seconds"]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def main() -> int:
+    from flowreel.errors import InputError
+
+    path, task = Path(sys.argv[1]), json.loads(sys.argv[2])
+    bound(task["limits"])
+    warnings.simplefilter("ignore")
+    output = io.BytesIO()
+    try:
+        np.savez(output, allow_pickle=False, **decode(path, task["form"], task["limits"]))
+    except InputError as error:
+        # what is said of the file must not say where it lies
+        sys.stdout.write(str(error).replace(f"{path}: ", "").replace(str(path), "the file"))
+        return 2
+    sys.stdout.buffer.write(output.getvalue())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

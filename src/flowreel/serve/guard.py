@@ -1,0 +1,151 @@
+"""Who may ask, and how often: hosts, origins, the token, rates, and the headers that every answer has."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+COOKIE = "flowreel_token"
+CLIENTS = 1024
+"""Addresses that rates are remembered of."""
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+class Bucket:
+    """Tokens that come back at ``rate`` a second, at most ``burst``."""
+
+    def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.rate, self.burst, self._clock = rate, burst, clock
+        self._left, self._at = burst, clock()
+
+    def take(self) -> bool:
+        """Whether there was one."""
+        now = self._clock()
+        self._left, self._at = min(self.burst, self._left + (now - self._at) * self.rate), now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class Guard:
+    """ASGI middleware that refuses before anything else sees a request.
+
+    A page of another site can reach a server on loopback through its visitor's browser: so the Host must be one of
+    ours (a name that was made to point here is not), and an Origin must be that Host.
+
+    Args:
+        hosts: names that the server may be called by; empty for any, which a token must guard.
+        token: what everyone must give, as ``?token=``, as ``Authorization: Bearer`` or as the cookie that the page
+            gets; "" for none.
+    """
+
+    def __init__(
+        self, app: ASGIApp, hosts: tuple[str, ...], token: str, rate: float = 20.0, burst: float = 60.0
+    ) -> None:
+        self.app, self.hosts, self.token = app, hosts, token
+        self._rate, self._burst = rate, burst
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            await _refuse(scope, receive, send, *refusal)
+            return
+        await self.app(scope, receive, self._dressed(scope, send))
+
+    def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
+        host = headers.get("host", "")
+        if self.hosts and _name(f"//{host}") not in self.hosts:
+            return 421, "this server is not called so"
+        origin = headers.get("origin")
+        if origin is not None and not _same(origin, host):
+            return 403, "a page of another origin may not ask this server"
+        if not self._bucket(scope).take():
+            return 429, "too many requests: wait a second"
+        if self.token and scope["path"] != "/healthz" and not self._has_token(scope, headers):
+            return 401, "give the token that the server was started with: add ?token=... to the address"
+        return None
+
+    def _bucket(self, scope: Scope) -> Bucket:
+        client = scope.get("client")
+        name = client[0] if client else ""
+        bucket = self._buckets.pop(name, None) or Bucket(self._rate, self._burst)
+        self._buckets[name] = bucket
+        if len(self._buckets) > CLIENTS:
+            self._buckets.popitem(last=False)
+        return bucket
+
+    def _has_token(self, scope: Scope, headers: Headers) -> bool:
+        given = [*_query_tokens(scope), headers.get("authorization", "").removeprefix("Bearer ")]
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        except CookieError:
+            cookie = None
+        if cookie is not None:
+            given.append(cookie.value)
+        expected = self.token.encode()
+        matches = [hmac.compare_digest(one.encode(), expected) for one in given]
+        return any(matches)
+
+    def _dressed(self, scope: Scope, send: Send) -> Send:
+        async def dressed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                if self.token and scope["path"] == "/" and _query_tokens(scope):
+                    headers.append("set-cookie", f"{COOKIE}={self.token}; Path=/; HttpOnly; SameSite=Strict")
+            await send(message)
+
+        return dressed
+
+
+def _query_tokens(scope: Scope) -> list[str]:
+    try:
+        return parse_qs(scope.get("query_string", b"").decode("latin-1"), max_num_fields=20).get("token", [])
+    except ValueError:  # too many fields
+        return []
+
+
+def _same(origin: str, host: str) -> bool:
+    try:
+        return urlsplit(origin).netloc == host
+    except ValueError:
+        return False
+
+
+def _name(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, message: str) -> None:
+    if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
+        await receive()
+        await send({"type": "websocket.close", "code": 1008, "reason": message})
+        return
+    response = JSONResponse({"error": {"status": status, "message": message}}, status, HEADERS)
+    await response(scope, receive, send)

@@ -1,0 +1,209 @@
+"""The live stream: fragments down and wishes up over a WebSocket, or one MP4 without an end for players."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from flowreel.serve import control
+from flowreel.serve.guard import Bucket
+from flowreel.serve.house import LONGEST_MESSAGE, RETRY, House, as_given, with_defaults
+from flowreel.serve.refused import Refused
+from flowreel.serve.roll import Fragment, Problem
+from flowreel.serve.studio import Full, Seat
+
+log = logging.getLogger("flowreel.serve")
+
+MISTAKES = 20
+"""Messages that were refused, after which a viewer has to go."""
+
+
+async def watch(house: House, socket: WebSocket) -> None:
+    """One viewer: fragments down, wishes up, until either side has gone."""
+    try:
+        wish = control.wished(dict(socket.query_params), house.pipeline.config)
+    except Refused as refusal:
+        await socket.accept()
+        await _tell(socket, {"type": "error", "status": refusal.status, "message": refusal.message})
+        await socket.close(1008)
+        return
+    await socket.accept()
+    try:
+        async with house.studio.seat(with_defaults(wish, house.studio.wish)) as seat:
+            await _tell(socket, _ready(house, seat))
+            await socket.send_bytes(_packed({"kind": "init"}, seat.roll.init))
+            tasks = [asyncio.create_task(_send(house, socket, seat)), asyncio.create_task(_listen(house, socket, seat))]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                for result in await asyncio.gather(*tasks, return_exceptions=True):
+                    _report(result)
+    except Full:
+        await _tell(socket, {"type": "full", "retry": RETRY})
+        await _close(socket, 1013)
+    except (WebSocketDisconnect, RuntimeError):
+        return  # the viewer has gone
+    await _close(socket, 1001)
+
+
+def _report(result: object) -> None:
+    if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect | RuntimeError | OSError):
+        log.error("a viewer's connection failed", exc_info=result)
+
+
+def _ready(house: House, seat: Seat) -> dict[str, Any]:
+    config, wish, factor = house.pipeline.config, seat.roll.wish, house.pipeline.config.codec.video.factor
+    return {
+        "type": "ready",
+        "mime": seat.roll.mime,
+        "sound": config.timing.has_audio,
+        "classes": list(config.classes),
+        "label": wish.label,
+        "seed": wish.seed,
+        "guidance": config.guidance if wish.guidance is None else wish.guidance,
+        "guided": bool(config.classes) and config.model.class_dropout > 0,
+        "steps": config.steps if wish.steps is None else wish.steps,
+        "fps": config.timing.fps,
+        "width": config.shape.width * factor,
+        "height": config.shape.height * factor,
+        "ahead": house.studio.ahead,
+        "broadcast": house.studio.broadcast,
+    }
+
+
+async def _send(house: House, socket: WebSocket, seat: Seat) -> None:
+    """Everything that is made, as fast as the viewer takes it."""
+    async for part in house.studio.parts(seat):
+        if isinstance(part, Problem):
+            await _tell(socket, {"type": "error", "status": 500 if part.fatal else 400, "message": part.message})
+            if part.fatal:
+                return
+            continue
+        await socket.send_bytes(_packed(_header(part), part.data))
+        house.studio.counts.sent_bytes += len(part.data)
+
+
+def _header(part: Fragment) -> dict[str, Any]:
+    return {
+        "kind": "fragment",
+        "start": round(part.start, 6),
+        "end": round(part.end, 6),
+        "label": part.label,
+        "speed": round(part.speed, 3),
+        "strip": base64.b64encode(part.strip).decode(),
+    }
+
+
+async def _listen(house: House, socket: WebSocket, seat: Seat) -> None:
+    """What the viewer says; who says nothing that can be understood is sent away."""
+    mistakes, bucket = 0, Bucket(rate=30, burst=60)
+    while mistakes < MISTAKES:
+        received = await socket.receive()
+        if received["type"] == "websocket.disconnect":
+            return
+        try:
+            if not bucket.take():
+                raise Refused(429, "too many messages: at most 30 a second")
+            text = received.get("text")
+            if text is None or len(text) > LONGEST_MESSAGE:
+                raise Refused(400, f"a message must be text of at most {LONGEST_MESSAGE} characters")
+            said = control.message(text, house.pipeline.config)
+            if _act(house, seat, said):
+                await _tell(socket, _state(house, seat, said))
+        except Refused as refusal:
+            mistakes += 1
+            await _tell(socket, {"type": "error", "status": refusal.status, "message": refusal.message})
+
+
+def _act(house: House, seat: Seat, said: control.Message) -> bool:
+    """Do it; whether the viewer should be told what it is like now."""
+    roll = seat.roll
+    if house.studio.broadcast:
+        if isinstance(said, control.Played):
+            return False
+        raise Refused(403, "this stream is for all viewers: it can't be steered")
+    match said:
+        case control.Played(seconds):
+            roll.played(seconds)
+            return False
+        case control.Steer(label, guidance):
+            roll.steer(label, guidance)
+        case control.Restart(wish):
+            now = replace(roll.wish, given=None, role="")
+            roll.restart(house.studio.whole(with_defaults(wish, now)))
+        case control.Pause(paused):
+            roll.pause(paused)
+        case control.Use(name, role):
+            given = as_given(house.studio.upload(name), role)
+            roll.restart(replace(roll.wish, given=given.clip, role=role))
+    return True
+
+
+def _state(house: House, seat: Seat, said: control.Message) -> dict[str, Any]:
+    """What was asked for, with what stays."""
+    ready, roll = _ready(house, seat), seat.roll
+    asked: dict[str, Any] = {}
+    match said:
+        case control.Steer(label, guidance):
+            asked = {"label": label, "guidance": guidance}
+        case control.Restart(wish):
+            asked = {"label": wish.label, "seed": wish.seed, "guidance": wish.guidance, "steps": wish.steps}
+    state = {k: ready[k] if asked.get(k) is None else asked[k] for k in ("label", "seed", "guidance", "steps")}
+    return {"type": "state", **state, "paused": roll.paused}
+
+
+def _packed(header: dict[str, Any], data: bytes) -> bytes:
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(4, "little") + text + data
+
+
+async def _tell(socket: WebSocket, message: dict[str, Any]) -> None:
+    await socket.send_text(json.dumps(message))
+
+
+async def _close(socket: WebSocket, code: int) -> None:
+    with contextlib.suppress(RuntimeError, WebSocketDisconnect):
+        await socket.close(code)
+
+
+class Live(StreamingResponse):
+    """An endless answer, which holds its viewer's place from before its first byte until it ends."""
+
+    def __init__(self, house: House, seat: Seat, leave: contextlib.AsyncExitStack) -> None:
+        super().__init__(self._data(house, seat), media_type="video/mp4", headers={"cache-control": "no-store"})
+        self._leave = leave
+
+    async def _data(self, house: House, seat: Seat) -> AsyncIterator[bytes]:
+        yield seat.roll.init
+        async for part in house.studio.parts(seat):
+            if isinstance(part, Problem):
+                return
+            yield part.data
+            house.studio.counts.sent_bytes += len(part.data)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._leave.aclose()
+
+
+async def endless(house: House, request: Request) -> Response:
+    """The stream as one MP4 without an end, for players."""
+    wish = control.wished(dict(request.query_params), house.pipeline.config)
+    leave = contextlib.AsyncExitStack()
+    seat = await leave.enter_async_context(house.studio.seat(with_defaults(wish, house.studio.wish), clocked=True))
+    return Live(house, seat, leave)

@@ -1,0 +1,252 @@
+"""One endless generation in a thread of its own, a little ahead of whoever watches it.
+
+Knows: what was asked for, how far ahead to be, what waits to be fetched. Does not know: networks, sockets, viewers.
+
+Times are in seconds on the roll's timeline, which begins at 0 and goes on through every restart.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flowreel.errors import InputError
+from flowreel.media import Clip
+from flowreel.pipeline import Pipeline, Stream
+from flowreel.serve.fmp4 import Fragmenter
+from flowreel.serve.strip import Strip
+
+log = logging.getLogger("flowreel.serve")
+
+WAITING = 16
+"""Fragments that may wait to be fetched."""
+_MEMORY = 10
+"""Chunks that the real-time factor is a mean of."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How to generate: None takes what the pipeline has, or a class and a seed by chance. ``given`` is a clip, and
+    ``role`` what it is given as (prefix, audio or video)."""
+
+    label: str | None = None
+    seed: int | None = None
+    guidance: float | None = None
+    steps: int | None = None
+    given: Clip | None = None
+    role: str = ""
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A part of the stream: MP4 boxes ``data`` from ``start`` to ``end``, the class that it begins with, the real-time
+    factor with which it was made, and the strip of its sound (see :class:`Strip`)."""
+
+    start: float
+    end: float
+    data: bytes
+    label: str | None
+    speed: float
+    strip: bytes
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A wish could not be fulfilled; ``fatal``: the roll has ended."""
+
+    message: str
+    fatal: bool = False
+
+
+class Roll:
+    """Generates for ever, as long as it is less than ``ahead`` seconds before the playhead that :meth:`played` is told.
+
+    ``clocked``: the playhead is a clock, for a stream that is not watched by one person alone. What is made waits to be
+    taken; ``notify`` is called from the roll's thread whenever there is something new.
+
+    Attributes:
+        init, mime: see :class:`Fragmenter`.
+        wish: what is being generated.
+        made: end of the newest fragment.
+        speed: real-time factor of the last chunks.
+        frames: how many were made.
+    """
+
+    def __init__(self, pipeline: Pipeline, wish: Wish, ahead: float = 0.6, clocked: bool = False) -> None:
+        config = pipeline.config
+        factor, timing = config.codec.video.factor, config.timing
+        self.wish, self.ahead, self.clocked = wish, ahead, clocked
+        self.made = self.speed = 0.0
+        self.frames = 0
+        self.paused = False
+        self.notify: Callable[[], object] = lambda: None
+        self._pipeline = pipeline
+        self._strip = Strip(timing.sample_rate) if timing.has_audio else None
+        self._fragmenter = Fragmenter(
+            fps=timing.fps,
+            height=config.shape.height * factor,
+            width=config.shape.width * factor,
+            sample_rate=timing.sample_rate if timing.has_audio else None,
+        )
+        self.init, self.mime = self._fragmenter.init, self._fragmenter.mime
+        self._changed = threading.Condition()
+        self._ready: deque[Fragment | Problem] = deque()
+        self._asked: list[Callable[[], None]] = []
+        self._stream: Stream | None = None
+        self._played, self._closed = 0.0, False
+        self._zero: float | None = None  # when the clock's playhead was at 0
+        self._costs: deque[tuple[float, float]] = deque(maxlen=_MEMORY)
+        self._thread = threading.Thread(target=self._run, name="roll", daemon=True)
+
+    def start(self) -> Roll:
+        self._thread.start()
+        return self
+
+    @property
+    def lead(self) -> float:
+        """Seconds that are made and not played yet."""
+        return self.made - self._playhead()
+
+    # --- called by those who watch -----------------------------------------------------------------------------
+
+    def take(self) -> Fragment | Problem | None:
+        """The next thing made, or None where nothing waits."""
+        with self._changed:
+            taken = self._ready.popleft() if self._ready else None
+            self._changed.notify_all()
+        return taken
+
+    def played(self, seconds: float) -> None:
+        """The playhead is at ``seconds``."""
+        with self._changed:
+            self._played = max(self._played, min(seconds, self.made))
+            self._changed.notify_all()
+
+    def steer(self, label: str | None = None, guidance: float | None = None) -> None:
+        """Change the class or the guidance while it rolls on."""
+
+        def change() -> None:
+            assert self._stream is not None
+            self._stream.steer(label, guidance)
+            self.wish = replace(
+                self.wish,
+                label=self.wish.label if label is None else label,
+                guidance=self.wish.guidance if guidance is None else guidance,
+            )
+
+        self._ask(change)
+
+    def restart(self, wish: Wish) -> None:
+        """Begin another generation; the timeline goes on."""
+
+        def change() -> None:
+            self._stream = self._begin(wish)
+            self.wish = replace(wish, given=None)
+
+        self._ask(change)
+
+    def pause(self, paused: bool) -> None:
+        with self._changed:
+            self.paused = paused
+            self._zero = None
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End the thread after the chunk that it is at."""
+        with self._changed:
+            self._closed = True
+            self._ready.clear()
+            self._changed.notify_all()
+
+    def join(self, seconds: float | None = None) -> bool:
+        """Wait for the thread's end; whether it has ended."""
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _ask(self, change: Callable[[], None]) -> None:
+        with self._changed:
+            self._asked.append(change)
+            self._changed.notify_all()
+
+    # --- the thread --------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._stream = self._begin(self.wish)
+            self.wish = replace(self.wish, given=None)
+            while self._wait():
+                self._change()
+                if self._has_room():
+                    self._make()
+        except InputError as error:
+            self._put(Problem(str(error), fatal=True))
+        except Exception:
+            log.exception("a generation failed")
+            self._put(Problem("the generation failed; the server's log says why", fatal=True))
+        finally:
+            self._stream = None
+            self._fragmenter.close()
+
+    def _wait(self) -> bool:
+        """Until there is something to do; False where it is over."""
+        with self._changed:
+            while not (self._closed or self._asked or self._has_room()):
+                self._changed.wait(0.05 if self.clocked and not self.paused else None)
+            return not self._closed
+
+    def _has_room(self) -> bool:
+        if self.paused or len(self._ready) >= WAITING:
+            return False
+        return self.lead < self.ahead
+
+    def _playhead(self) -> float:
+        if not self.clocked:
+            return self._played
+        now = time.monotonic()
+        # a clock that ran away from a slow or paused generation is set back to it
+        if self._zero is None or now - self._zero > self.made:
+            self._zero = now - self.made
+        return now - self._zero
+
+    def _change(self) -> None:
+        with self._changed:
+            asked, self._asked = self._asked, []
+        for change in asked:
+            try:
+                change()
+            except InputError as error:
+                self._put(Problem(str(error)))
+
+    def _make(self) -> None:
+        assert self._stream is not None
+        begun = time.perf_counter()
+        clip = next(self._stream, None)
+        if clip is None:  # what was given has ended, and this model can't go on by itself
+            self._stream = self._begin(self.wish)
+            return
+        data = self._fragmenter.push(clip)
+        strip = self._strip.push(clip.audio) if self._strip is not None and clip.audio is not None else b""
+        self._costs.append((clip.seconds, time.perf_counter() - begun))
+        self.speed = sum(media for media, _ in self._costs) / max(1e-9, sum(cost for _, cost in self._costs))
+        start, self.made = self.made, self._fragmenter.frames / clip.fps
+        self.frames += len(clip.frames)
+        self._put(Fragment(start, self.made, data, clip.label, self.speed, strip))
+
+    def _put(self, made: Fragment | Problem) -> None:
+        with self._changed:
+            if not self._closed:
+                self._ready.append(made)
+        self.notify()
+
+    def _begin(self, wish: Wish) -> Stream:
+        self._costs.clear()
+        given: dict[str, Any] = {wish.role: wish.given} if wish.given is not None else {}
+        return self._pipeline.stream(
+            label=wish.label, seed=wish.seed or 0, guidance=wish.guidance, steps=wish.steps, **given
+        )

@@ -1,0 +1,258 @@
+"""Who watches what: places for viewers, one roll for each or one for all, and what is counted.
+
+Knows: rolls, places, seats. Does not know: HTTP, sockets, what a message looks like. All of it runs in the event loop;
+only rolls have threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field, replace
+
+from flowreel.pipeline import Pipeline
+from flowreel.serve.control import SEED_LIMIT
+from flowreel.serve.refused import Refused
+from flowreel.serve.roll import Fragment, Problem, Roll, Wish
+from flowreel.serve.uploads import Upload
+
+KEPT = 8
+"""Fragments that wait for a viewer of a broadcast; a slower one loses the oldest."""
+SETTLED = 10.0
+"""Seconds after a viewer came that another roll is begun to wait for the next one."""
+KEPT_CLIPS = 8
+CLIP_LIFE = 600.0
+"""Seconds that an uploaded clip is kept."""
+
+
+class Full(Refused):
+    """All places are taken."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "all places are taken: try again in a few seconds")
+
+
+@dataclass
+class Counts:
+    """What ``/metrics`` tells, since the server began."""
+
+    viewers: int = 0
+    frames: int = 0
+    fragments: int = 0
+    sent_bytes: int = 0
+    dropped_fragments: int = 0
+    refused: int = 0
+    clips: int = 0
+    uploads: int = 0
+    speed: float = 0.0
+    first_fragment_seconds: float = 0.0
+
+
+@dataclass(eq=False)
+class Seat:
+    """One viewer's: what is to be sent next comes out of :meth:`parts`."""
+
+    roll: Roll
+    waiting: deque[Fragment | Problem] = field(default_factory=deque)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: bool = False
+
+    def end(self) -> None:
+        self.ended = True
+        self.changed.set()
+
+
+class Studio:
+    """The pipeline's one house.
+
+    Args:
+        places: viewers (or clips being made) at a time; of a broadcast, viewers.
+        ahead: seconds that a generation is before its viewer.
+        wish: what a viewer sees who asks for nothing.
+    """
+
+    def __init__(self, pipeline: Pipeline, *, places: int, broadcast: bool, ahead: float, wish: Wish) -> None:
+        self.pipeline, self.places, self.broadcast, self.ahead, self.wish = pipeline, places, broadcast, ahead, wish
+        self.counts = Counts()
+        self.seats: set[Seat] = set()
+        self.working = 0
+        self._spare: Roll | None = None
+        self._shared: Roll | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+        self._clips: OrderedDict[str, tuple[float, Upload]] = OrderedDict()
+
+    # --- places ------------------------------------------------------------------------------------------------
+
+    @property
+    def free(self) -> int:
+        return self.places - len(self.seats) - (0 if self.broadcast else self.working)
+
+    @contextlib.asynccontextmanager
+    async def seat(self, wish: Wish | None, clocked: bool = False) -> AsyncIterator[Seat]:
+        """A place for as long as the context lasts; its roll ends with it.
+
+        Raises:
+            Full: there is none.
+        """
+        if self.free < 1:
+            self.counts.refused += 1
+            raise Full
+        seat = self._shared_seat() if self.broadcast else self._own_seat(wish or self.wish, clocked)
+        self.seats.add(seat)
+        asyncio.get_running_loop().call_later(SETTLED, self.keep_spare)
+        self.counts.viewers = len(self.seats)
+        try:
+            yield seat
+        finally:
+            self.seats.discard(seat)
+            self.counts.viewers = len(self.seats)
+            seat.end()
+            if not self.broadcast:
+                self._end(seat.roll)
+                self.keep_spare()
+            elif not self.seats and self._shared is not None:
+                self._shared.pause(True)
+
+    @contextlib.contextmanager
+    def work(self) -> Iterator[None]:
+        """A place for a clip that is made, beside those of viewers.
+
+        Raises:
+            Full: there is none.
+        """
+        if self.working >= max(1, self.places) or (not self.broadcast and self.free < 1):
+            self.counts.refused += 1
+            raise Full
+        self.working += 1
+        try:
+            yield
+        finally:
+            self.working -= 1
+
+    def whole(self, wish: Wish) -> Wish:
+        """``wish`` with a class and a seed by chance where it has none."""
+        seed = random.randrange(SEED_LIMIT) if wish.seed is None else wish.seed
+        return replace(wish, seed=seed, label=self.pipeline.class_name(wish.label, seed))
+
+    # --- one roll a viewer -------------------------------------------------------------------------------------
+
+    def keep_spare(self) -> None:
+        """Have a roll that has begun, so that the next viewer need not wait for its first chunks."""
+        if self._spare is None and not self.broadcast and self.free > 0:
+            self._spare = Roll(self.pipeline, self.whole(self.wish), self.ahead).start()
+
+    def _own_seat(self, wish: Wish, clocked: bool) -> Seat:
+        roll, self._spare = self._spare, None
+        if roll is not None and (clocked or not _fits(roll.wish, wish)):
+            self._end(roll)
+            roll = None
+        if roll is None:
+            roll = Roll(self.pipeline, self.whole(wish), self.ahead, clocked).start()
+        seat, loop = Seat(roll), asyncio.get_running_loop()
+
+        def notify() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(seat.changed.set)
+
+        roll.notify = notify
+        seat.changed.set()
+        return seat
+
+    def _end(self, roll: Roll) -> None:
+        roll.close()
+        self.counts.frames += roll.frames
+
+    # --- one roll for all --------------------------------------------------------------------------------------
+
+    def _shared_seat(self) -> Seat:
+        if self._shared is None:
+            self._shared = Roll(self.pipeline, self.whole(self.wish), self.ahead, clocked=True)
+            changed, loop = asyncio.Event(), asyncio.get_running_loop()
+            self._shared.notify = lambda: loop.call_soon_threadsafe(changed.set)
+            self._pump = asyncio.create_task(self._share(self._shared, changed))
+            self._shared.start()
+        self._shared.pause(False)
+        return Seat(self._shared)
+
+    async def _share(self, roll: Roll, changed: asyncio.Event) -> None:
+        """Hand every fragment of ``roll`` to every seat; whoever is too slow loses the oldest."""
+        while True:
+            await changed.wait()
+            changed.clear()
+            while (made := roll.take()) is not None:
+                if isinstance(made, Fragment):
+                    self.note(roll)
+                for seat in self.seats:
+                    if len(seat.waiting) >= KEPT:
+                        seat.waiting.popleft()
+                        self.counts.dropped_fragments += 1
+                    seat.waiting.append(made)
+                    seat.changed.set()
+                if isinstance(made, Problem) and made.fatal:
+                    self._shared = None
+                    return
+
+    async def parts(self, seat: Seat) -> AsyncIterator[Fragment | Problem]:
+        """What is made, as it is; ends when the seat does."""
+        while not seat.ended:
+            made = (seat.waiting.popleft() if seat.waiting else None) if self.broadcast else seat.roll.take()
+            if made is None:
+                await seat.changed.wait()
+                seat.changed.clear()
+                continue
+            if isinstance(made, Fragment) and not self.broadcast:
+                self.note(seat.roll)
+            yield made
+
+    def note(self, roll: Roll) -> None:
+        self.counts.fragments += 1
+        self.counts.speed = roll.speed
+
+    @property
+    def frames(self) -> int:
+        """Made since the server began."""
+        rolls = {seat.roll for seat in self.seats} | {roll for roll in (self._spare, self._shared) if roll}
+        return self.counts.frames + sum(roll.frames for roll in rolls)
+
+    # --- what viewers brought ----------------------------------------------------------------------------------
+
+    def keep(self, upload: Upload) -> str:
+        """Keep an upload for a while; the name that it is asked for by."""
+        now = time.monotonic()
+        for name in [name for name, (until, _) in self._clips.items() if until < now]:
+            del self._clips[name]
+        while len(self._clips) >= KEPT_CLIPS:
+            self._clips.popitem(last=False)
+        name = secrets.token_urlsafe(12)
+        self._clips[name] = (now + CLIP_LIFE, upload)
+        self.counts.uploads += 1
+        return name
+
+    def upload(self, name: str) -> Upload | None:
+        until, upload = self._clips.get(name, (0.0, None))
+        return upload if until > time.monotonic() else None
+
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """End every roll and wait for their threads."""
+        rolls = {seat.roll for seat in self.seats} | {roll for roll in (self._spare, self._shared) if roll}
+        for seat in list(self.seats):
+            seat.end()
+        for roll in rolls:
+            roll.close()
+        if self._pump is not None:
+            self._pump.cancel()
+        await asyncio.to_thread(lambda: [roll.join(5) for roll in rolls])
+
+
+def _fits(spare: Wish, wish: Wish) -> bool:
+    """Whether a roll that was begun for anyone is one that ``wish`` asked for: chance is as good as chance."""
+    asked = (wish.guidance, wish.steps, wish.given) == (spare.guidance, spare.steps, None)
+    return asked and wish.label in (None, spare.label) and wish.seed in (None, spare.seed)

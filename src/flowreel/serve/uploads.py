@@ -1,0 +1,138 @@
+"""Clips and sounds that viewers bring: read by a process of its own, which is killed when it takes too much.
+
+The process gets a file under a name of ours, never one from a request, and only containers that hold their media
+themselves: playlists, which name other files, are refused by their first bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flowreel.errors import InputError
+from flowreel.media import Clip
+from flowreel.serve.refused import Refused
+
+AT_ONCE = 2
+"""Uploads that are read at a time."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one upload: bytes, seconds of media, pixels of a frame; seconds, processor seconds and MB to read it with."""
+
+    size: int = 32 * 2**20
+    media_seconds: float = 60.0
+    pixels: int = 4096 * 2304
+    seconds: float = 20.0
+    cpu_seconds: int = 20
+    memory_mb: int = 2048
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a clip is made to be: that of the model."""
+
+    fps: float
+    height: int
+    width: int
+    fit: str
+    sample_rate: int | None
+    channel: str
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What was brought; ``picture``: whether it had one, otherwise the clip's frames are black."""
+
+    clip: Clip
+    picture: bool
+
+
+class Reader:
+    """Reads uploads as clips of one form."""
+
+    def __init__(self, form: Form, limits: Limits) -> None:
+        self.form, self.limits = form, limits
+        self._turn = asyncio.Semaphore(AT_ONCE)
+
+    async def read(self, body: AsyncIterator[bytes], length: str | None) -> Upload:
+        """What is in the body of a request.
+
+        Raises:
+            Refused: too large, too long, or nothing that can be read.
+        """
+        if length is not None and length.isdecimal() and int(length[:20]) > self.limits.size:
+            raise self._too_large()
+        if self._turn.locked():
+            raise Refused(503, "too many uploads at once: try again in a few seconds")
+        async with self._turn:
+            handle, name = tempfile.mkstemp(prefix="flowreel-upload-")
+            path = Path(name)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    await self._receive(body, file)
+                return await self._decoded(path)
+            finally:
+                path.unlink(missing_ok=True)
+
+    async def _receive(self, body: AsyncIterator[bytes], file: Any) -> None:
+        received = 0
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                async for part in body:
+                    received += len(part)
+                    if received > self.limits.size:
+                        raise self._too_large()
+                    file.write(part)
+        except TimeoutError as error:
+            raise Refused(408, f"the upload took longer than {self.limits.seconds:g} s") from error
+        if not received:
+            raise Refused(400, "the body is empty: send the file as the body of the request")
+
+    def _too_large(self) -> Refused:
+        return Refused(413, f"an upload may have at most {self.limits.size / 2**20:g} MB")
+
+    async def _decoded(self, path: Path) -> Upload:
+        task = json.dumps({"form": asdict(self.form), "limits": asdict(self.limits)})
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "flowreel.serve.decode", str(path), task),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                output, _ = await process.communicate()
+        except TimeoutError as error:
+            raise Refused(422, f"reading the file took longer than {self.limits.seconds:g} s") from error
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+        return await asyncio.to_thread(self._upload, process.returncode or 0, output)
+
+    def _upload(self, code: int, output: bytes) -> Upload:
+        if code == 2:
+            raise Refused(422, output.decode(errors="replace")[:300])
+        try:
+            with np.load(io.BytesIO(output), allow_pickle=False) as arrays:
+                sound = dict(arrays).get("audio")
+                frames, picture = arrays["frames"], bool(arrays["picture"])
+            return Upload(Clip(frames, sound, self.form.fps, self.form.sample_rate or Clip.sample_rate), picture)
+        except (ValueError, KeyError, OSError, EOFError, InputError) as error:
+            raise Refused(422, "the file can't be read: it is damaged, or takes too much to read") from error

@@ -1,0 +1,417 @@
+"""The server as programs see it: streams, clips, uploads, refusals, places, and that nothing is left over."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection
+
+from flowreel.media import Clip
+from tests.conftest import tiny_pipeline
+from tests.serve.serving import Served, Viewer, served
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Served]:
+    with served(tiny_pipeline(), places=2, clip_seconds=5, media_seconds=10, upload_mb=1) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A second of 16 x 16 pixels with sound, as an mp4."""
+    path = tmp_path_factory.mktemp("media") / "clip.mp4"
+    frames = np.random.default_rng(0).integers(0, 255, (10, 16, 16, 3)).astype(np.uint8)
+    Clip(frames, np.sin(np.arange(16000) * 0.2).astype(np.float32) * 0.5).save(path)
+    return path.read_bytes()
+
+
+def decoded(data: bytes) -> tuple[int, int]:
+    """How many frames and samples."""
+    with av.open(io.BytesIO(data)) as container:
+        frames = samples = 0
+        for frame in container.decode(*container.streams):
+            if isinstance(frame, av.VideoFrame):
+                frames += 1
+            else:
+                samples += frame.samples
+        return frames, samples
+
+
+def settled(server: Served, seconds: float = 5) -> None:
+    """Wait until no viewer is left."""
+    end = time.monotonic() + seconds
+    while server.studio.seats and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not server.studio.seats
+
+
+# --- watching -----------------------------------------------------------------------------------------------------
+
+
+def test_stream_plays_and_stays_a_little_ahead(server: Served) -> None:
+    with server.watch("?label=low&seed=3") as socket:
+        viewer = Viewer(socket)
+        ready = viewer.until("ready")
+        assert (ready["label"], ready["seed"], ready["classes"]) == ("low", 3, ["low", "high"])
+        data, ends = b"", []
+        while len(ends) < 12:
+            fragment = viewer.until("fragment")
+            data, ends = data + fragment["data"], [*ends, fragment["end"]]
+        frames, samples = decoded(viewer.init + data)
+        assert frames == round(ends[-1] * 10)
+        assert samples >= frames * 1600 - 4096
+        # a viewer who says nothing more gets what is ahead of it, and nothing beyond
+        with contextlib.suppress(TimeoutError):
+            while True:
+                header, _ = viewer.next(timeout=1)
+                ends.append(header["end"])
+        assert ends[-1] - ends[11] < 0.6 + 0.4
+    settled(server)
+
+
+def test_steering_goes_through_in_the_stream(server: Served) -> None:
+    with server.watch("?label=low") as socket:
+        viewer = Viewer(socket)
+        viewer.until("fragment")
+        viewer.say(type="steer", label="high", guidance=1.5)
+        state = viewer.until("state")
+        assert (state["label"], state["guidance"]) == ("high", 1.5)
+        label, start = "low", 0.0
+        while label == "low":
+            fragment = viewer.until("fragment")
+            label, start = fragment["label"], fragment["start"]
+        assert start < 3
+        viewer.say(type="restart", seed=11, steps=2)
+        state = viewer.until("state")
+        assert (state["label"], state["seed"], state["steps"], state["guidance"]) == ("high", 11, 2, 1.5)
+        assert viewer.until("fragment")["start"] > start, "the timeline goes on"
+    settled(server)
+
+
+def test_same_seed_is_the_same_stream(server: Served) -> None:
+    streams = []
+    for _ in range(2):
+        with server.watch("?label=low&seed=5") as socket:
+            viewer = Viewer(socket)
+            viewer.until("ready")
+            streams.append(b"".join(viewer.until("fragment")["data"] for _ in range(5)))
+        settled(server)
+    assert streams[0] == streams[1]
+
+
+def test_pause_stops_the_generation(server: Served) -> None:
+    with server.watch() as socket:
+        viewer = Viewer(socket)
+        viewer.until("fragment")
+        viewer.say(type="pause", paused=True)
+        assert viewer.until("state", playing=True)["paused"] is True
+        time.sleep(0.5)
+        before = server.studio.frames
+        time.sleep(0.5)
+        assert server.studio.frames == before
+        viewer.say(type="pause", paused=False)
+        viewer.until("fragment")
+    settled(server)
+
+
+def test_a_full_house_says_so_and_has_a_place_again(server: Served) -> None:
+    with server.watch() as one, server.watch() as two:
+        Viewer(one).until("fragment")
+        Viewer(two).until("fragment")
+        with server.watch() as three:
+            assert Viewer(three).until("full")["retry"] > 0
+            with pytest.raises(ConnectionClosed) as closed:
+                three.recv(5)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1013
+        status, answer = server.json("POST", "/api/generate", {"seconds": 0.5})
+        assert (status, answer["error"]["status"]) == (503, 503)
+        status, _, headers = server.ask("GET", "/stream.mp4")
+        assert status == 503
+        assert int(headers["retry-after"]) > 0
+    settled(server)
+    with server.watch() as socket:
+        Viewer(socket).until("fragment")
+    settled(server)
+
+
+def test_endless_mp4_for_players(server: Served) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as player:
+        player.sendall(f"GET /stream.mp4?label=high HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode())
+        received, begun = b"", time.monotonic()
+        while len(received) < 30_000 and time.monotonic() - begun < 10:
+            received += player.recv(65536)
+        assert b"video/mp4" in received
+        assert received.count(b"moof") > 5
+    settled(server)
+
+
+def test_fifty_viewers_come_and_go(server: Served) -> None:
+    before = {t.name for t in threading.enumerate()}
+    rng = random.Random(0)
+    for _ in range(50):
+        with contextlib.suppress(ConnectionClosed), server.watch() as socket:
+            viewer = Viewer(socket)
+            for _ in range(rng.randrange(4)):
+                viewer.next()
+    settled(server)
+    end = time.monotonic() + 5
+    while sum(t.name == "roll" for t in threading.enumerate()) > 1 and time.monotonic() < end:
+        time.sleep(0.05)
+    rolls = [t.name for t in threading.enumerate() if t.name == "roll"]
+    assert len(rolls) <= 1, "one generation waits for the next viewer, no other goes on"
+    assert {t.name for t in threading.enumerate()} <= before | {"roll"} | {
+        t.name for t in threading.enumerate() if t.name.startswith("asyncio_")
+    }
+
+
+# --- clips and uploads --------------------------------------------------------------------------------------------
+
+
+def test_clip_on_request(server: Served, tmp_path: Path) -> None:
+    wish = {"label": "high", "seconds": 1.2, "seed": 4, "guidance": 1.5}
+    answers = [
+        server.ask("POST", "/api/generate", json.dumps(wish).encode(), {"content-type": "application/json"})
+        for _ in range(2)
+    ]
+    assert [status for status, _, _ in answers] == [200, 200]
+    assert answers[0][1] == answers[1][1], "the same seed is the same clip"
+    assert "flowreel-high-4.mp4" in answers[0][2]["content-disposition"]
+    (tmp_path / "made.mp4").write_bytes(answers[0][1])
+    made = Clip.read(tmp_path / "made.mp4")
+    assert len(made.frames) == 12
+    wanted = server.studio.pipeline.generate(label="high", seconds=1.2, seed=4, guidance=1.5)
+    assert np.array_equal(made.frames, Clip.read(wanted.save(tmp_path / "wanted.mp4")).frames)
+
+
+@pytest.mark.parametrize("role", ["audio", "video", "prefix"])
+def test_clip_from_an_upload(server: Served, clip: bytes, role: str) -> None:
+    status, body, _ = server.ask("POST", f"/api/generate?as={role}&seconds=0.6&label=low", clip)
+    assert status == 200, body
+    assert decoded(body)[0] == 6
+    status, body, _ = server.ask("POST", "/api/media", clip)
+    facts = json.loads(body)
+    assert (status, facts["video"], facts["audio"], facts["seconds"]) == (200, True, True, 1.0)
+    status, body, _ = server.ask(
+        "POST",
+        "/api/generate",
+        json.dumps({"media": facts["media"], "as": role, "seconds": 0.6}).encode(),
+        {"content-type": "application/json"},
+    )
+    assert status == 200, body
+
+
+def test_stream_goes_on_from_an_upload_and_to_a_sound(server: Served, clip: bytes) -> None:
+    _, body, _ = server.ask("POST", "/api/media", clip)
+    name = json.loads(body)["media"]
+    with server.watch() as socket:
+        viewer = Viewer(socket)
+        viewer.until("fragment")
+        for role in ("prefix", "audio", "video"):
+            viewer.say(type="use", media=name, **{"as": role})
+            viewer.until("state")
+            for _ in range(3):
+                viewer.until("fragment")
+        viewer.say(type="use", media="unknown", **{"as": "audio"})
+        assert viewer.until("error")["status"] == 404
+    settled(server)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"", 400),
+        (b"nothing at all", 422),
+        (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", 422),
+        (b"ffconcat version 1.0\nfile /etc/passwd\n", 422),
+        (b"\x00\x00\x00\x18ftypmp42" + bytes(200), 422),
+        (b"RIFF\xff\xff\xff\xffWAVEfmt " + bytes(100), 422),
+        (b"x" * (2**20 + 1), 413),
+    ],
+)
+def test_hostile_uploads_are_refused(server: Served, data: bytes, status: int) -> None:
+    got, body, _ = server.ask("POST", "/api/media", data)
+    assert got == status, body
+    message = json.loads(body)["error"]["message"]
+    assert "/" not in message.replace("mp3 or", ""), "nothing of the server's inside is told"
+
+
+def test_damaged_clips_are_refused_or_read(server: Served, clip: bytes) -> None:
+    rng = random.Random(0)
+    for _ in range(4):
+        broken = bytearray(clip)
+        for _ in range(60):
+            broken[rng.randrange(len(broken))] = rng.randrange(256)
+        status, body, _ = server.ask("POST", "/api/media", bytes(broken))
+        assert status in (200, 422), body
+    assert server.ask("GET", "/healthz")[0] == 200
+
+
+def test_no_upload_is_left_behind(server: Served, clip: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    server.ask("POST", "/api/media", clip)
+    server.ask("POST", "/api/media", b"rubbish")
+    server.ask("POST", "/api/generate?as=audio&seconds=0.4", clip)
+    end = time.monotonic() + 5
+    while list(tmp_path.iterdir()) and time.monotonic() < end:  # a clip is removed after its last byte was sent
+        time.sleep(0.02)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- what there is to know, and what is refused -------------------------------------------------------------------
+
+
+def test_page_and_facts(server: Served) -> None:
+    for path, kind in (("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")):
+        status, body, headers = server.ask("GET", path)
+        assert (status, headers["content-type"].split(";")[0]) == (200, kind)
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert b"http://" not in body.replace(b"http://www.w3.org", b""), "no asset from elsewhere"
+    status, facts = server.json("GET", "/api/info")
+    assert (facts["model"], facts["classes"], facts["max_viewers"]) == ("tiny", ["low", "high"], 2)
+    status, described = server.json("GET", "/openapi.json")
+    assert set(described["paths"]) == {
+        *("/stream.mp4", "/api/generate", "/api/media", "/api/info", "/healthz", "/metrics")
+    }
+    status, text, _ = server.ask("GET", "/metrics")
+    values = dict(line.rsplit(" ", 1) for line in text.decode().splitlines() if not line.startswith("#"))
+    assert float(values["flowreel_frames_total"]) > 0
+    assert {"flowreel_viewers", "flowreel_realtime_factor", "flowreel_lead_seconds"} <= set(values)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/nothing", None, 404),
+        ("GET", "/static/../app.py", None, 404),
+        ("GET", "/api/generate", None, 405),
+        ("GET", "/stream.mp4?label=nothing", None, 400),
+        ("GET", "/stream.mp4?seed=x", None, 400),
+        ("POST", "/api/generate", {"label": "nothing"}, 400),
+        ("POST", "/api/generate", {"seconds": 1e9}, 400),
+        ("POST", "/api/generate", {"seconds": -1}, 400),
+        ("POST", "/api/generate", {"seconds": "long"}, 400),
+        ("POST", "/api/generate", {"steps": 10**9}, 400),
+        ("POST", "/api/generate", {"media": "unknown", "as": "audio"}, 404),
+        ("POST", "/api/generate", {"media": "unknown", "as": ["audio"]}, 404),
+        ("POST", "/api/generate", {"colour": "red"}, 400),
+        ("POST", "/api/generate", ["label"], 400),
+        ("POST", "/api/generate", {"label": "x" * 5000}, 413),
+    ],
+)
+def test_wrong_requests_are_refused(server: Served, method: str, path: str, body: object, status: int) -> None:
+    got, answer = server.json(method, path, body)
+    assert (got, answer["error"]["status"]) == (status, status)
+    assert answer["error"]["message"]
+
+
+def test_other_sites_are_refused(server: Served) -> None:
+    assert server.ask("GET", "/", headers={"Origin": "http://elsewhere.example"})[0] == 403
+    assert server.ask("GET", "/", headers={"Origin": "http://[broken"})[0] == 403
+    assert server.ask("GET", "/", headers={"Host": "elsewhere.example"})[0] == 421
+    assert server.ask("GET", "/", headers={"Origin": f"http://{server.host}"})[0] == 200
+    with pytest.raises(InvalidStatus) as refusal:
+        server.watch(origin="http://elsewhere.example")
+    assert refusal.value.response.status_code == 403
+
+
+def talk_nonsense(socket: ClientConnection) -> None:
+    for number in range(200):
+        socket.send(f'{{"type": {number}' if number % 2 else b"\xff\x00")
+        socket.recv(5)
+
+
+def test_a_viewer_who_talks_nonsense_is_sent_away_and_others_are_not_disturbed(server: Served) -> None:
+    with server.watch() as good, server.watch() as bad:
+        viewer = Viewer(good)
+        viewer.until("fragment")
+        with pytest.raises(ConnectionClosed):
+            talk_nonsense(bad)
+        for _ in range(5):
+            viewer.until("fragment")
+    settled(server)
+
+
+def test_many_requests_at_once_are_limited(server: Served) -> None:
+    statuses = [server.ask("GET", "/healthz")[0] for _ in range(150)]
+    assert 429 in statuses
+    time.sleep(4)
+    assert server.ask("GET", "/healthz")[0] == 200
+
+
+def test_a_token_is_asked_for() -> None:
+    with served(tiny_pipeline(), token="secret-token") as server:
+        assert server.ask("GET", "/")[0] == 401
+        assert server.ask("GET", "/?token=wrong")[0] == 401
+        assert server.ask("GET", "/healthz")[0] == 200
+        assert server.ask("GET", "/api/info", headers={"Authorization": "Bearer secret-token"})[0] == 200
+        status, _, headers = server.ask("GET", "/?token=secret-token")
+        assert status == 200
+        cookie = headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=Strict" in cookie
+        assert server.ask("GET", "/page.js", headers={"Cookie": cookie.split(";")[0]})[0] == 200
+        with pytest.raises(InvalidStatus):
+            server.watch()
+        with server.watch("?token=secret-token") as socket:
+            Viewer(socket).until("fragment")
+
+
+def test_headers_must_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowreel.serve.protocol.TimedProtocol.SECONDS", 0.5)
+    with served(tiny_pipeline()) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as slow:
+            slow.sendall(b"GET / HTTP/1.1\r\nHost: x")
+            assert slow.recv(100) == b""
+        with server.watch() as socket_:
+            viewer, begun = Viewer(socket_), time.monotonic()
+            while time.monotonic() - begun < 1:
+                viewer.until("fragment")
+
+
+# --- broadcast ----------------------------------------------------------------------------------------------------
+
+
+def test_a_broadcast_is_the_same_for_all_and_a_slow_viewer_holds_nobody_up() -> None:
+    with served(tiny_pipeline(), places=3, broadcast=True) as server:
+        with server.watch() as one:
+            first = Viewer(one)
+            assert first.until("ready")["broadcast"] is True
+            for _ in range(5):
+                first.until("fragment")
+            with server.watch() as two:
+                late = Viewer(two)
+                seen = {header["start"]: data for header, data in [late.next() for _ in range(5)][2:]}
+                assert min(seen) > 0.2, "who comes late begins with what is new"
+                assert decoded(late.init + next(iter(seen.values())))[0] > 0 if late.init else True
+                mine: dict[float, bytes] = {}
+                while len(mine) < 15:
+                    fragment = first.until("fragment")
+                    mine[fragment["start"]] = fragment["data"]
+                for start in set(seen) & set(mine):
+                    assert seen[start] == mine[start]
+                first.say(type="steer", label="low")
+                assert first.until("error")["status"] == 403
+            # nobody reads the second one's socket; the first goes on
+            begun = time.monotonic()
+            for _ in range(10):
+                first.until("fragment")
+            assert time.monotonic() - begun < 10
+        settled(server)
+        time.sleep(0.4)
+        before = server.studio.frames
+        time.sleep(0.6)
+        assert server.studio.frames <= before + 2, "nobody watches, so nothing is made"

@@ -1,0 +1,65 @@
+"""flowreel serve as a command: what it refuses, that it says when it is ready, and that it ends cleanly."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from flowreel.cli import COMMANDS, main, parse
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--host 0.0.0.0", "give --token TEXT"),
+        ("--host 192.168.1.5 --token short", "8 to 200 letters"),
+        ("--port 70000", "--port must be from 0"),
+        ("--max-viewers -1", "--max-viewers must be 0 or more"),
+        ("--host not-a-host.invalid --no-token", "can't be listened on"),
+        ("--broadcats", "did you mean --broadcast"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(options: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", *options.split()]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_an_address_in_use_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["serve", "--port", str(taken.getsockname()[1])]) == 2
+    assert "choose another --port" in capsys.readouterr().err
+
+
+def test_options_are_spelled_as_people_do() -> None:
+    _, config = parse("serve", COMMANDS["serve"], ["--max-viewers", "3", "--broadcast", "--no-token", "--upload-mb=1"])
+    assert (config.max_viewers, config.broadcast, config.no_token, config.upload_mb) == (3, True, True, 1.0)
+
+
+def test_it_is_ready_serves_and_ends() -> None:
+    command = [sys.executable, "-m", "flowreel", "serve", "--port", "0", "--label", "rain"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        lines = []
+        while not lines or "ready" not in lines[-1]:
+            lines.append(server.stdout.readline())
+            assert lines[-1], server.stderr.read() if server.stderr else ""
+        found = re.search(r"http://127\.0\.0\.1:(\d+)/", lines[-1])
+        assert found, lines
+        connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=20)
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200
+        stream = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=20)
+        stream.request("GET", "/stream.mp4")
+        assert len(stream.getresponse().read(5000)) == 5000
+        begun = time.monotonic()
+        server.send_signal(signal.SIGINT)
+        out, err = server.communicate(timeout=20)
+        assert (server.returncode, out.splitlines()[-1], err) == (0, "stopped", "")
+        assert time.monotonic() - begun < 10
