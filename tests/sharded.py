@@ -33,8 +33,6 @@ def main(data: str, run: str, steps: str, sharding: str) -> None:
     torch.set_num_threads(1)
     settings = config(steps=int(steps), preview=int(steps), sharding=sharding)
     fit(Watched(Path(data), settings, sys.stderr.write), Path(run), settings, sys.stderr.write)
-    torch.distributed.barrier()  # who leaves while the other still writes may be aborted by gloo
-    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

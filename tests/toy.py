@@ -84,8 +84,6 @@ def main(run: str) -> None:
     settings = config(optim=OptimConfig(lr=1e-2, warmup=2, accumulate=2))
     fit(Toy(settings, dropout=0.0), Path(run), settings, sys.stderr.write)
     sys.stdout.write(f"process {torch.distributed.get_rank()} of {torch.distributed.get_world_size()} is done\n")
-    torch.distributed.barrier()  # who leaves while the other still writes may be aborted by gloo
-    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import torch
 from torch import distributed
 
 from flowreel.errors import InputError
+from flowreel.parallel import leave_group
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ class Processes:
         telling.start()
         telling.join(_HEARING_SECONDS)
         if telling.is_alive():
-            atexit.unregister(_leave_group)  # it would wait for them too
+            atexit.unregister(leave_group)  # it would wait for them too
         return not telling.is_alive()
 
     def _exchange(self, value: T, error: str | None) -> list[T]:
@@ -130,10 +131,5 @@ def _join_group() -> Any:
     if not distributed.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         distributed.init_process_group(backend, timeout=_PATIENCE)
-        atexit.register(_leave_group)  # not earlier: training in this process goes on with the same group
+        atexit.register(leave_group)  # not earlier: training in this process goes on with the same group
     return distributed.new_group(backend="gloo", timeout=_PATIENCE)
-
-
-def _leave_group() -> None:
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
