@@ -160,6 +160,21 @@ def test_given_sound_and_picture_stay_as_they_are(pipe: Pipeline) -> None:
     assert not np.allclose(for_picture.audio, other.audio, atol=1e-3)
 
 
+def test_guidance_follows_what_is_given_where_the_model_knows_it_both_ways() -> None:
+    """Beside the class: so it changes a model for which the classes are all one."""
+    both, alone = (tiny_pipeline(roles=roles) for roles in (("joint", "audio_clean"), ("audio_clean",)))
+    for pipe in (both, alone):
+        for embedding in pipe.model.class_embed.values():
+            torch.nn.init.zeros_(embedding.weight)
+    sound = both.generate(seconds=1.0, seed=9)
+    guided, free = (both.generate(audio=sound, seed=1, label=0, guidance=g).frames for g in (3.0, 1.0))
+    assert not np.array_equal(guided, free)
+    guided, free = (alone.generate(audio=sound, seed=1, label=0, guidance=g).frames for g in (3.0, 1.0))
+    assert np.abs(guided.astype(int) - free).max() <= 1
+    longer = both.stream(audio=sound, seed=1, label=0, guidance=3.0)  # and goes on when the sound has ended
+    assert sum(len(next(longer).frames) for _ in range(25)) > 15
+
+
 def test_prefix_is_gone_on_from_and_not_repeated(pipe: Pipeline) -> None:
     clip = pipe.generate(seconds=1.0, seed=9)
     more = pipe.generate(prefix=clip, seconds=0.6, label=0)

@@ -246,16 +246,27 @@ def drawn(data: Path, settings: TrainConfig, monkeypatch: pytest.MonkeyPatch, wo
     return [row for part in seen for row in part[0]]
 
 
-def test_sample_depends_on_its_number_alone(data: Path, monkeypatch):
-    whole = drawn(data, config(batch=8, steps=8), monkeypatch, world=1, start=2)
-    cut = drawn(data, config(batch=8, steps=8, optim=OptimConfig(accumulate=2)), monkeypatch, world=2, start=2)
-    smaller = drawn(data, config(batch=4, steps=8), monkeypatch, world=1, start=4)
+@pytest.mark.parametrize("wear", [0.0, 0.7])
+def test_sample_depends_on_its_number_alone(data: Path, monkeypatch, wear: float):
+    law = replace(config().objective, wear=wear)
+    whole = drawn(data, config(batch=8, steps=8, objective=law), monkeypatch, world=1, start=2)
+    shared = config(batch=8, steps=8, objective=law, optim=OptimConfig(accumulate=2))
+    cut = drawn(data, shared, monkeypatch, world=2, start=2)
+    smaller = drawn(data, config(batch=4, steps=8, objective=law), monkeypatch, world=1, start=4)
     assert len(whole) == len(cut) == 8
     assert all(torch.equal(a, b) for a, b in zip(whole, cut, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(whole[:4], smaller, strict=True))
     assert len({tuple(row[-80:].tolist()) for row in whole}) == 8  # and no two samples are alike
     other = drawn(data, config(batch=8, steps=8, seed=1), monkeypatch, world=1, start=2)
     assert not any(torch.equal(a, b) for a, b in zip(whole, other, strict=True))
+
+
+def test_a_share_of_the_samples_is_worn(data: Path, monkeypatch):
+    plain = drawn(data, config(batch=16, steps=8), monkeypatch, world=1, start=0)
+    worn = drawn(data, config(batch=16, steps=8, objective=replace(config().objective, wear=0.5)), monkeypatch, 1, 0)
+    half = len(plain[0]) // 2  # the latents are in front; what is drawn after them may differ
+    changed = sum(not torch.equal(a[:half], b[:half]) for a, b in zip(plain, worn, strict=True))
+    assert 2 <= changed <= 14
 
 
 def test_data_without_classes_has_no_labels(silent: Path, monkeypatch):
