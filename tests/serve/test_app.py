@@ -345,6 +345,14 @@ def test_a_viewer_who_talks_nonsense_is_sent_away_and_others_are_not_disturbed(s
     settled(server)
 
 
+def test_a_viewer_who_says_nothing_has_to_go(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowreel.serve.live.SILENCE", 0.5)
+    with server.watch() as silent, pytest.raises(ConnectionClosed):
+        while True:
+            silent.recv(10)
+    settled(server)
+
+
 def test_many_requests_at_once_are_limited(server: Served) -> None:
     statuses = [server.ask("GET", "/healthz")[0] for _ in range(150)]
     assert 429 in statuses

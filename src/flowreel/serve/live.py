@@ -25,6 +25,8 @@ from flowreel.serve.studio import Full, Seat
 
 log = logging.getLogger("flowreel.serve")
 
+SILENCE = 300.0
+"""Seconds after which a viewer who says nothing has to go: pages say where they are all the time."""
 MISTAKES = 20
 """Messages that were refused, after which a viewer has to go."""
 
@@ -111,7 +113,11 @@ async def _listen(house: House, socket: WebSocket, seat: Seat) -> None:
     """What the viewer says; who says nothing that can be understood is sent away."""
     mistakes, bucket = 0, Bucket(rate=30, burst=60)
     while mistakes < MISTAKES:
-        received = await socket.receive()
+        try:
+            async with asyncio.timeout(SILENCE):
+                received = await socket.receive()
+        except TimeoutError:
+            return
         if received["type"] == "websocket.disconnect":
             return
         try:

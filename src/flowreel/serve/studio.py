@@ -60,6 +60,8 @@ class Seat:
     roll: Roll
     waiting: deque[Fragment | Problem] = field(default_factory=deque)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    came: float = field(default_factory=time.monotonic)
+    taken: int = 0
     ended: bool = False
 
     def end(self) -> None:
@@ -206,8 +208,12 @@ class Studio:
                 await seat.changed.wait()
                 seat.changed.clear()
                 continue
-            if isinstance(made, Fragment) and not self.broadcast:
-                self.note(seat.roll)
+            if isinstance(made, Fragment):
+                if not seat.taken:
+                    self.counts.first_fragment_seconds = time.monotonic() - seat.came
+                seat.taken += 1
+                if not self.broadcast:
+                    self.note(seat.roll)
             yield made
 
     def note(self, roll: Roll) -> None:
