@@ -347,9 +347,9 @@ def test_a_viewer_who_talks_nonsense_is_sent_away_and_others_are_not_disturbed(s
 
 def test_a_viewer_who_says_nothing_has_to_go(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flowreel.serve.live.SILENCE", 0.5)
-    with server.watch() as silent, pytest.raises(ConnectionClosed):
+    with server.watch() as silent, contextlib.suppress(ConnectionClosed):
         while True:
-            silent.recv(10)
+            silent.recv(10)  # a TimeoutError where it is not closed
     settled(server)
 
 
