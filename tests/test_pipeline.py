@@ -175,6 +175,16 @@ def test_guidance_follows_what_is_given_where_the_model_knows_it_both_ways() -> 
     assert sum(len(next(longer).frames) for _ in range(25)) > 15
 
 
+def test_bfloat16_is_nearly_the_same(pipe: Pipeline) -> None:
+    fine, coarse = (
+        pipe.generate(seconds=0.6, seed=3, label=0, guidance=2.0, precision=p) for p in ("float32", "bfloat16")
+    )
+    difference = np.abs(fine.frames.astype(int) - coarse.frames).mean()
+    assert 0 < difference < 8
+    with pytest.raises(InputError, match="no precision is called 'float8'"):
+        pipe.generate(seconds=0.6, precision="float8")
+
+
 def test_prefix_is_gone_on_from_and_not_repeated(pipe: Pipeline) -> None:
     clip = pipe.generate(seconds=1.0, seed=9)
     more = pipe.generate(prefix=clip, seconds=0.6, label=0)

@@ -54,7 +54,7 @@ def serve(pipe: str, config: ServeConfig, report: Report) -> None:
         )
         if makes_clips(pipeline.config):
             raise InputError("this model makes clips of a fixed length and can't roll: use flowreel generate")
-        wish = Wish(config.label, config.seed, config.guidance, config.steps)
+        wish = Wish(config.label, config.seed, config.guidance, config.steps, config.precision)
         report(f"warming {pipe} up ...")
         speed = warm_up(pipeline, wish)
         places = config.max_viewers or (BROADCAST_PLACES if config.broadcast else max(1, int(speed)))
@@ -69,7 +69,7 @@ def serve(pipe: str, config: ServeConfig, report: Report) -> None:
 
 def warm_up(pipeline: Pipeline, wish: Wish) -> float:
     """Generate a little, so that the first viewer need not wait for what is done once; the real-time factor."""
-    stream = pipeline.stream(label=wish.label, seed=wish.seed or 0, guidance=wish.guidance, steps=wish.steps)
+    stream = pipeline.stream(label=wish.label, seed=wish.seed or 0, **wish.settings)
     next(stream)
     next(stream)
     begun, made = time.perf_counter(), 0.0

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed
 from flowreel.media import Writer
-from flowreel.pipeline import Pipeline
+from flowreel.pipeline import DEFAULT_SECONDS, Pipeline
 from flowreel.serve import control
 from flowreel.serve.house import LONGEST_MESSAGE, House, as_given, with_defaults
 from flowreel.serve.refused import Refused
@@ -55,6 +55,9 @@ async def generate(house: House, request: Request) -> Response:
             raise Refused(400, f"there is no parameter {sorted(unknown)[0][:60]}")
         if given is not None and role not in control.ROLES:
             raise Refused(400, f"as must be one of {', '.join(control.ROLES)}")
+        if seconds is None:
+            usual = given.clip.seconds if given is not None and role != "prefix" else DEFAULT_SECONDS
+            seconds = min(usual, house.longest)
         wish = house.studio.whole(with_defaults(control.wished(values, house.pipeline.config), house.studio.wish))
         if given is not None:
             wish = replace(wish, given=given.clip, role=role)
@@ -93,7 +96,7 @@ async def _json(request: Request) -> dict[str, Any]:
     return values
 
 
-async def _made(house: House, request: Request, wish: Wish, seconds: float | None) -> Path:
+async def _made(house: House, request: Request, wish: Wish, seconds: float) -> Path:
     """Make the clip in a thread; who hangs up stops it after the chunk that it is at."""
     gone = threading.Event()
     work = asyncio.create_task(asyncio.to_thread(_make, house.pipeline, wish, seconds, gone))
@@ -116,15 +119,14 @@ class _GoneError(Exception):
     """Nobody waits for the clip any more."""
 
 
-def _make(pipeline: Pipeline, wish: Wish, seconds: float | None, gone: threading.Event) -> Path:
+def _make(pipeline: Pipeline, wish: Wish, seconds: float, gone: threading.Event) -> Path:
     given: dict[str, Any] = {wish.role: wish.given} if wish.given is not None else {}
     chunks = pipeline.clips(
         [wish.label],
         [sample_seed(wish.seed or 0, 0)],
         seconds=seconds,
         given=pipeline.given(**given, seconds=seconds),
-        guidance=wish.guidance,
-        steps=wish.steps,
+        **wish.settings,
     )
     folder = Path(tempfile.gettempdir())
     with tempfile.NamedTemporaryFile(prefix="flowreel-clip-", suffix=".mp4", dir=folder, delete=False) as file:

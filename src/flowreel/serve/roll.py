@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from flowreel.errors import InputError
 from flowreel.media import Clip
@@ -38,8 +38,14 @@ class Wish:
     seed: int | None = None
     guidance: float | None = None
     steps: int | None = None
+    precision: Literal["float32", "bfloat16"] | None = None
     given: Clip | None = None
     role: str = ""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Fields of :class:`flowreel.generation.Settings`."""
+        return {"guidance": self.guidance, "steps": self.steps, "precision": self.precision or "float32"}
 
 
 @dataclass(frozen=True)
@@ -247,6 +253,4 @@ class Roll:
     def _begin(self, wish: Wish) -> Stream:
         self._costs.clear()
         given: dict[str, Any] = {wish.role: wish.given} if wish.given is not None else {}
-        return self._pipeline.stream(
-            label=wish.label, seed=wish.seed or 0, guidance=wish.guidance, steps=wish.steps, **given
-        )
+        return self._pipeline.stream(label=wish.label, seed=wish.seed or 0, **wish.settings, **given)
