@@ -306,7 +306,7 @@ def test_page_and_facts(server: Served) -> None:
         ("POST", "/api/generate", {"seconds": "long"}, 400),
         ("POST", "/api/generate", {"steps": 10**9}, 400),
         ("POST", "/api/generate", {"media": "unknown", "as": "audio"}, 404),
-        ("POST", "/api/generate", {"media": "unknown", "as": ["audio"]}, 404),
+        ("POST", "/api/generate", {"media": "unknown", "as": ["audio"]}, 400),
         ("POST", "/api/generate", {"colour": "red"}, 400),
         ("POST", "/api/generate", ["label"], 400),
         ("POST", "/api/generate", {"label": "x" * 5000}, 413),
@@ -323,6 +323,11 @@ def test_other_sites_are_refused(server: Served) -> None:
     assert server.ask("GET", "/", headers={"Origin": "http://[broken"})[0] == 403
     assert server.ask("GET", "/", headers={"Host": "elsewhere.example"})[0] == 421
     assert server.ask("GET", "/", headers={"Origin": f"http://{server.host}"})[0] == 200
+    assert server.ask("GET", "/stream.mp4", headers={"Sec-Fetch-Site": "cross-site"})[0] == 403
+    opening = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert server.ask("GET", "/", headers=opening)[0] == 200
+    assert server.ask("HEAD", "/stream.mp4")[0] == 200
+    assert not server.studio.seats
     with pytest.raises(InvalidStatus) as refusal:
         server.watch(origin="http://elsewhere.example")
     assert refusal.value.response.status_code == 403
@@ -378,12 +383,55 @@ def test_a_token_is_asked_for() -> None:
             Viewer(socket).until("fragment")
 
 
+def test_viewers_who_come_do_not_hurry_a_broadcast() -> None:
+    with served(tiny_pipeline(), places=3, broadcast=True) as server, server.watch() as one:
+        viewer = Viewer(one)
+        start, begun = viewer.until("fragment")["end"], time.monotonic()
+        for _ in range(20):
+            with server.watch() as other:
+                Viewer(other).until("ready")
+        while viewer.until("fragment")["end"] < start + 2:
+            pass
+        assert time.monotonic() - begun > 1
+
+
+def test_a_request_without_a_body_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowreel.serve.clips.PATIENCE", 1.0)
+    with (
+        served(tiny_pipeline(), places=1) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=5) as idle,
+    ):
+        head = f"POST /api/generate HTTP/1.1\r\nHost: {server.host}\r\nContent-Type: application/json\r\n"
+        idle.sendall(f"{head}Content-Length: 10\r\n\r\n".encode())
+        time.sleep(0.2)
+        with server.watch() as socket_:
+            Viewer(socket_).until("fragment")
+        assert b"408" in idle.recv(100)
+
+
+def test_who_says_to_have_played_the_future_gets_it_no_sooner() -> None:
+    with served(tiny_pipeline(), places=1) as server, server.watch() as greedy:
+        viewer, begun = Viewer(greedy), time.monotonic()
+        while time.monotonic() - begun < 3:
+            with contextlib.suppress(TimeoutError):
+                viewer.next(timeout=0.2)
+            viewer.say(type="played", time=1e9)
+        assert next(iter(server.studio.seats)).roll.made < 3 * 1.25 + 3 + 1.5
+
+
 def test_headers_must_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flowreel.serve.protocol.TimedProtocol.SECONDS", 0.5)
     with served(tiny_pipeline()) as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=5) as slow:
             slow.sendall(b"GET / HTTP/1.1\r\nHost: x")
             assert slow.recv(100) == b""
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as second:
+            second.sendall(f"GET /healthz HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode())
+            answer = b""
+            while not answer.endswith(b"ok\n"):
+                answer += second.recv(2000)
+            second.sendall(b"G")
+            assert second.recv(100) == b"", "the next request's headers must come in time, too"
         with server.watch() as socket_:
             viewer, begun = Viewer(socket_), time.monotonic()
             while time.monotonic() - begun < 1:
@@ -398,26 +446,24 @@ def test_a_broadcast_is_the_same_for_all_and_a_slow_viewer_holds_nobody_up() -> 
         with server.watch() as one:
             first = Viewer(one)
             assert first.until("ready")["broadcast"] is True
-            for _ in range(5):
-                first.until("fragment")
+            mine = {f["start"]: f["data"] for f in [first.until("fragment") for _ in range(5)]}
             with server.watch() as two:
                 late = Viewer(two)
-                seen = {header["start"]: data for header, data in [late.next() for _ in range(5)][2:]}
+                late.until("init")
+                seen = {f["start"]: f["data"] for f in [late.until("fragment", playing=False) for _ in range(3)]}
                 assert min(seen) > 0.2, "who comes late begins with what is new"
-                assert decoded(late.init + next(iter(seen.values())))[0] > 0 if late.init else True
-                mine: dict[float, bytes] = {}
-                while len(mine) < 15:
+                assert decoded(late.init + seen[min(seen)])[0] > 0, "and can show it at once"
+                while not set(seen) <= set(mine):
                     fragment = first.until("fragment")
                     mine[fragment["start"]] = fragment["data"]
-                for start in set(seen) & set(mine):
-                    assert seen[start] == mine[start]
+                assert all(seen[start] == mine[start] for start in seen)
                 first.say(type="steer", label="low")
                 assert first.until("error")["status"] == 403
-            # nobody reads the second one's socket; the first goes on
-            begun = time.monotonic()
-            for _ in range(10):
-                first.until("fragment")
-            assert time.monotonic() - begun < 10
+                # nobody reads the second one's socket any more; the first goes on, in real time
+                begun, start = time.monotonic(), first.until("fragment")["start"]
+                while (end := first.until("fragment")["end"]) < start + 3:
+                    pass
+                assert 1.5 < time.monotonic() - begun < 3 * (end - start)
         settled(server)
         time.sleep(0.4)
         before = server.studio.frames

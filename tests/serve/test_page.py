@@ -114,24 +114,28 @@ def test_restart_with_a_seed_and_steps(page: Any, server: Served) -> None:
     until(page, f"video.currentTime > {place} + 0.5", 15)
 
 
-def test_a_sound_and_a_clip_are_taken(page: Any, server: Served, tmp_path: Path) -> None:
+def test_a_sound_and_a_clip_are_taken(
+    page: Any, server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     frames = np.random.default_rng(0).integers(0, 255, (20, 16, 16, 3)).astype(np.uint8)
     clip = Clip(frames, np.sin(np.arange(32000) * 0.2).astype(np.float32) * 0.5)
-    page.set_input_files("#file", clip.save(tmp_path / "sound.wav"))
     roll = next(iter(server.studio.seats)).roll
-    uploads = server.studio.counts.uploads
-    page.wait_for_timeout(100)
+    asked: list[str] = []
+    restart = roll.restart
+    monkeypatch.setattr(roll, "restart", lambda wish: (asked.append(wish.role), restart(wish)))
+    page.set_input_files("#file", clip.save(tmp_path / "sound.wav"))
     end = time.monotonic() + 15
-    while server.studio.counts.uploads == uploads and time.monotonic() < end:
+    while not asked and time.monotonic() < end:
         page.wait_for_timeout(50)
+    page.wait_for_timeout(200)
     page.set_input_files("#file", clip.save(tmp_path / "clip.mp4"))
     page.wait_for_selector("#use[open]", timeout=15_000)
     page.click("#use-prefix")
-    place = roll.made
-    while roll.made < place + 1 and time.monotonic() < end:
+    while len(asked) < 2 and time.monotonic() < end:
         page.wait_for_timeout(50)
-    playing(page)
-    assert server.studio.counts.uploads >= uploads + 1
+    assert asked == ["audio", "prefix"]
+    place = value(page, "video.currentTime")
+    until(page, f"video.currentTime > {place} + 1", 15)
 
 
 def test_a_dropped_file_is_taken(page: Any, server: Served, tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def serve(pipe: str, config: ServeConfig, report: Report) -> None:
         )
         if makes_clips(pipeline.config):
             raise InputError("this model makes clips of a fixed length and can't roll: use flowreel generate")
-        wish = Wish(config.label, config.seed, config.guidance, config.steps, config.precision)
+        label = None if config.label is None else pipeline.class_name(config.label, 0)
+        wish = Wish(label, config.seed, config.guidance, config.steps, config.precision)
         report(f"warming {pipe} up ...")
         speed = warm_up(pipeline, wish)
         places = config.max_viewers or (BROADCAST_PLACES if config.broadcast else max(1, int(speed)))
@@ -84,24 +85,32 @@ def make_server(studio: Studio, name: str, config: ServeConfig) -> uvicorn.Serve
 
     from flowreel.serve.app import app
     from flowreel.serve.guard import LOOPBACK
-    from flowreel.serve.protocol import TimedProtocol
+    from flowreel.serve.protocol import BoundedWebSocket, QuietServer, TimedProtocol
     from flowreel.serve.uploads import Limits
 
     logging.basicConfig(format="flowreel: %(message)s")
-    hosts = LOOPBACK if config.host in LOOPBACK else ()
+    local = config.host in LOOPBACK
     limits = Limits(size=round(config.upload_mb * 2**20), media_seconds=config.media_seconds)
-    application = app(studio, name=name, hosts=hosts, token=config.token, limits=limits, longest=config.clip_seconds)
-    return uvicorn.Server(
+    application = app(
+        studio,
+        name=name,
+        hosts=(*LOOPBACK, config.host),
+        local=local,
+        token=config.token,
+        limits=limits,
+        longest=config.clip_seconds,
+    )
+    return QuietServer(
         uvicorn.Config(
             application,
             http=TimedProtocol,
-            ws="websockets-sansio",
+            ws=BoundedWebSocket,
             ws_max_size=2**16,
-            ws_max_queue=8,
             ws_per_message_deflate=False,
             access_log=False,
             log_level="warning",
             server_header=False,
+            proxy_headers=False,
             limit_concurrency=4 * studio.places + 64,
             timeout_keep_alive=10,
             timeout_graceful_shutdown=GRACE,
@@ -118,29 +127,31 @@ async def run(server: uvicorn.Server, studio: Studio, listening: socket.socket, 
     if server.started:
         ready()
     ending = asyncio.create_task(_end_seats(server, studio))
-    # the signal that ended the server is raised again when it has ended
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         await serving
-    ending.cancel()
-    await studio.close()
+    finally:
+        ending.cancel()
+        await studio.close()
 
 
 async def _end_seats(server: uvicorn.Server, studio: Studio) -> None:
     """End the viewers' connections when the server is told to end: an endless answer would never end by itself."""
     while not server.should_exit:
         await asyncio.sleep(0.1)
-    for seat in list(studio.seats):
-        seat.end()
+    studio.leave()
 
 
 def _listen(host: str, port: int) -> socket.socket:
     """A socket of our own, so that an address in use is said before a model is loaded."""
+    listening: socket.socket | None = None
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
     except OSError as error:
+        if listening is not None:
+            listening.close()
         raise InputError(
             f"{host}:{port} can't be listened on: {error.strerror or error}; choose another --port or --host"
         ) from error

@@ -39,12 +39,14 @@ PAGE = {
 }
 
 
-def app(studio: Studio, *, name: str, hosts: tuple[str, ...], token: str, limits: Limits, longest: float) -> Starlette:
+def app(
+    studio: Studio, *, name: str, hosts: tuple[str, ...], local: bool, token: str, limits: Limits, longest: float
+) -> Starlette:
     """The ASGI application.
 
     Args:
         name: of the pipeline, as it is shown.
-        hosts, token: see :class:`Guard`.
+        hosts, local, token: see :class:`Guard`.
         limits: of uploads.
         longest: seconds of a clip that may be asked for.
     """
@@ -95,7 +97,7 @@ def app(studio: Studio, *, name: str, hosts: tuple[str, ...], token: str, limits
     ]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, hosts=hosts, token=token)],
+        middleware=[Middleware(Guard, hosts=hosts, local=local, token=token)],
         lifespan=lifespan,
         exception_handlers={404: missing, 405: missing},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import tempfile
 import threading
 from dataclasses import replace
@@ -25,6 +26,11 @@ from flowreel.serve.refused import Refused
 from flowreel.serve.roll import Wish
 from flowreel.serve.uploads import Upload
 
+log = logging.getLogger("flowreel.serve")
+
+PATIENCE = 10.0
+"""Seconds in which the parameters of a request must come."""
+
 
 async def media(house: House, request: Request) -> Response:
     """Take an upload for later use."""
@@ -37,34 +43,38 @@ async def generate(house: House, request: Request) -> Response:
     """A finished clip. Parameters are a JSON body, or the query beside an upload as the body."""
     kind = request.headers.get("content-type", "").split(";")[0].strip()
     given: Upload | None = None
+    if kind == "application/json":
+        values = await _json(request)
+        role = values.pop("as", "")
+        if "media" in values:
+            given = as_given(house.studio.upload(str(values.pop("media"))), role)
+    else:
+        values = dict(request.query_params)
+        values.pop("token", None)
+        role = values.pop("as", "")
+        if role:
+            upload = await house.reader.read(request.stream(), request.headers.get("content-length"))
+            given = as_given(upload, role)
+    wish, seconds = _wished(house, values, role, given)
     with house.studio.work():
-        if kind == "application/json":
-            values = await _json(request)
-            role = values.pop("as", "")
-            if "media" in values:
-                given = as_given(house.studio.upload(str(values.pop("media"))), role)
-        else:
-            values = dict(request.query_params)
-            values.pop("token", None)
-            role = values.pop("as", "")
-            if role:
-                upload = await house.reader.read(request.stream(), request.headers.get("content-length"))
-                given = as_given(upload, role)
-        seconds = control.seconds(values, house.longest)
-        if unknown := set(values) - {"label", "seed", "guidance", "steps", "seconds"}:
-            raise Refused(400, f"there is no parameter {sorted(unknown)[0][:60]}")
-        if given is not None and role not in control.ROLES:
-            raise Refused(400, f"as must be one of {', '.join(control.ROLES)}")
-        if seconds is None:
-            usual = given.clip.seconds if given is not None and role != "prefix" else DEFAULT_SECONDS
-            seconds = min(usual, house.longest)
-        wish = house.studio.whole(with_defaults(control.wished(values, house.pipeline.config), house.studio.wish))
-        if given is not None:
-            wish = replace(wish, given=given.clip, role=role)
         path = await _made(house, request, wish, seconds)
     house.studio.counts.clips += 1
     response = FileResponse(path, media_type="video/mp4", filename=f"flowreel-{wish.label or 'clip'}-{wish.seed}.mp4")
     return _Passing(response, path)
+
+
+def _wished(house: House, values: dict[str, Any], role: Any, given: Upload | None) -> tuple[Wish, float]:
+    """What is to be made, and how long it is."""
+    seconds = control.seconds(values, house.longest)
+    if unknown := set(values) - {"label", "seed", "guidance", "steps", "seconds"}:
+        raise Refused(400, f"there is no parameter {sorted(unknown)[0][:60]}")
+    wish = house.studio.whole(with_defaults(control.wished(values, house.pipeline.config), house.studio.wish))
+    if given is not None:
+        wish = replace(wish, given=given.clip, role=role)
+    if seconds is None:
+        usual = given.clip.seconds if given is not None and role != "prefix" else DEFAULT_SECONDS
+        seconds = min(usual, house.longest)
+    return wish, seconds
 
 
 class _Passing(Response):
@@ -83,10 +93,14 @@ class _Passing(Response):
 
 async def _json(request: Request) -> dict[str, Any]:
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > LONGEST_MESSAGE:
-            raise Refused(413, f"the parameters may have at most {LONGEST_MESSAGE} bytes")
+    try:
+        async with asyncio.timeout(PATIENCE):
+            async for part in request.stream():
+                body += part
+                if len(body) > LONGEST_MESSAGE:
+                    raise Refused(413, f"the parameters may have at most {LONGEST_MESSAGE} bytes")
+    except TimeoutError as error:
+        raise Refused(408, f"the parameters did not come within {PATIENCE:g} s") from error
     try:
         values = json.loads(body or b"{}")
     except (ValueError, RecursionError) as error:
@@ -102,12 +116,15 @@ async def _made(house: House, request: Request, wish: Wish, seconds: float) -> P
     work = asyncio.create_task(asyncio.to_thread(_make, house.pipeline, wish, seconds, gone))
     try:
         while not work.done():
-            await asyncio.wait([work], timeout=0.5)
-            if await request.is_disconnected():
+            await asyncio.wait([work], timeout=0.2)
+            if not work.done() and house.studio.closed:
+                raise Refused(503, "the server is being ended")
+            if not work.done() and await request.is_disconnected():
                 raise ClientDisconnect
         return work.result()
     except InputError as error:
-        raise Refused(400, str(error)) from error
+        log.info("a clip was refused: %s", error)
+        raise Refused(400, "a clip can't be made so by this model: the server's log says why") from error
     finally:
         gone.set()
         if not work.done():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -78,7 +79,12 @@ def decode(path: Path, form: dict[str, Any], limits: dict[str, Any]) -> dict[str
 
 
 def bound(limits: dict[str, Any]) -> None:
-    """Let the system end this process where it takes too much; where there are such limits."""
+    """Let the system end this process where it takes too much, where there are such limits; leave others the cores."""
+    from flowreel.media import demux
+
+    demux.threads = 1
+    with contextlib.suppress(AttributeError):
+        os.nice(10)
     with contextlib.suppress(ImportError):
         import resource
 

@@ -30,7 +30,7 @@ def prometheus(values: Mapping[str, float]) -> str:
     for name, (kind, text) in METRICS.items():
         full = f"flowreel_{name}_total" if kind == "counter" else f"flowreel_{name}"
         full = full.replace("speed", "realtime_factor")
-        lines += [f"# HELP {full} {text}", f"# TYPE {full} {kind}", f"{full} {values[name]:g}"]
+        lines += [f"# HELP {full} {text}", f"# TYPE {full} {kind}", f"{full} {values[name]:.15g}"]
     return "\n".join([*lines, ""])
 
 

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
+from ipaddress import ip_address
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -51,15 +52,16 @@ class Guard:
     ours (a name that was made to point here is not), and an Origin must be that Host.
 
     Args:
-        hosts: names that the server may be called by; empty for any, which a token must guard.
+        hosts: names that the server may be called by where there is no token.
+        local: whether others can't reach it, so that it has no other address either.
         token: what everyone must give, as ``?token=``, as ``Authorization: Bearer`` or as the cookie that the page
             gets; "" for none.
     """
 
     def __init__(
-        self, app: ASGIApp, hosts: tuple[str, ...], token: str, rate: float = 20.0, burst: float = 60.0
+        self, app: ASGIApp, hosts: tuple[str, ...], local: bool, token: str, rate: float = 20.0, burst: float = 60.0
     ) -> None:
-        self.app, self.hosts, self.token = app, hosts, token
+        self.app, self.hosts, self.local, self.token = app, hosts, local, token
         self._rate, self._burst = rate, burst
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
@@ -76,16 +78,26 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "")
-        if self.hosts and _name(f"//{host}") not in self.hosts:
+        if not self.token and not self._is_ours(_name(f"//{host}")):
             return 421, "this server is not called so"
         origin = headers.get("origin")
-        if origin is not None and not _same(origin, host):
+        site = headers.get("sec-fetch-site", "none")
+        opening = scope["path"] == "/" and headers.get("sec-fetch-mode") == "navigate"
+        if (origin is not None and not _same(origin, host)) or (site not in ("none", "same-origin") and not opening):
             return 403, "a page of another origin may not ask this server"
         if not self._bucket(scope).take():
             return 429, "too many requests: wait a second"
         if self.token and scope["path"] != "/healthz" and not self._has_token(scope, headers):
             return 401, "give the token that the server was started with: add ?token=... to the address"
         return None
+
+    def _is_ours(self, name: str) -> bool:
+        """Whether it is a name of this server, or an address, which nobody can point elsewhere."""
+        try:
+            ip_address(name)
+        except ValueError:
+            return name in self.hosts
+        return name in self.hosts or not self.local
 
     def _bucket(self, scope: Scope) -> Bucket:
         client = scope.get("client")

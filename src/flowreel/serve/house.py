@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flowreel.pipeline import Pipeline
+from flowreel.serve.control import ROLES
 from flowreel.serve.refused import Refused
 from flowreel.serve.roll import Wish
 from flowreel.serve.studio import Studio
@@ -36,12 +37,14 @@ def with_defaults(wish: Wish, default: Wish) -> Wish:
     return Wish(**values)
 
 
-def as_given(upload: Upload | None, role: str) -> Upload:
+def as_given(upload: Upload | None, role: object) -> Upload:
     """The upload, if it can be given as ``role``.
 
     Raises:
         Refused: it can't, or there is none.
     """
+    if role not in ROLES:
+        raise Refused(400, f"as must be one of {', '.join(ROLES)}")
     if upload is None:
         raise Refused(404, "there is no such upload, or it was too long ago: send it again")
     if role != "audio" and not upload.picture:

@@ -7,12 +7,11 @@ import base64
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -27,6 +26,8 @@ log = logging.getLogger("flowreel.serve")
 
 SILENCE = 300.0
 """Seconds after which a viewer who says nothing has to go: pages say where they are all the time."""
+STUCK = 30.0
+"""Seconds in which a viewer must take what is sent."""
 MISTAKES = 20
 """Messages that were refused, after which a viewer has to go."""
 
@@ -94,7 +95,8 @@ async def _send(house: House, socket: WebSocket, seat: Seat) -> None:
             if part.fatal:
                 return
             continue
-        await socket.send_bytes(_packed(_header(part), part.data))
+        async with asyncio.timeout(STUCK):
+            await socket.send_bytes(_packed(_header(part), part.data))
         house.studio.counts.sent_bytes += len(part.data)
 
 
@@ -181,35 +183,55 @@ async def _tell(socket: WebSocket, message: dict[str, Any]) -> None:
 
 
 async def _close(socket: WebSocket, code: int) -> None:
-    with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-        await socket.close(code)
+    with contextlib.suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
+        async with asyncio.timeout(5):
+            await socket.close(code)
 
 
-class Live(StreamingResponse):
-    """An endless answer, which holds its viewer's place from before its first byte until it ends."""
+class Live(Response):
+    """An endless answer, which holds its viewer's place from before its first byte until either side has gone."""
 
     def __init__(self, house: House, seat: Seat, leave: contextlib.AsyncExitStack) -> None:
-        super().__init__(self._data(house, seat), media_type="video/mp4", headers={"cache-control": "no-store"})
-        self._leave = leave
+        super().__init__(media_type="video/mp4", headers={"cache-control": "no-store"})
+        del self.headers["content-length"]
+        self._house, self._seat, self._leave = house, seat, leave
 
-    async def _data(self, house: House, seat: Seat) -> AsyncIterator[bytes]:
-        yield seat.roll.init
-        async for part in house.studio.parts(seat):
-            if isinstance(part, Problem):
-                return
-            yield part.data
-            house.studio.counts.sent_bytes += len(part.data)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        tasks = [asyncio.create_task(self._send(send)), asyncio.create_task(_until_gone(receive))]
         try:
-            await super().__call__(scope, receive, send)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            for task in tasks:
+                task.cancel()
+            for result in await asyncio.gather(*tasks, return_exceptions=True):
+                _report(result)
             await self._leave.aclose()
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await self._part(send, self._seat.roll.init)
+        async for part in self._house.studio.parts(self._seat):
+            if isinstance(part, Problem):
+                break
+            await self._part(send, part.data)
+            self._house.studio.counts.sent_bytes += len(part.data)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _part(self, send: Send, data: bytes) -> None:
+        async with asyncio.timeout(STUCK):
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def endless(house: House, request: Request) -> Response:
     """The stream as one MP4 without an end, for players."""
     wish = control.wished(dict(request.query_params), house.pipeline.config)
+    if request.method == "HEAD":
+        return Response(media_type="video/mp4")
     leave = contextlib.AsyncExitStack()
     seat = await leave.enter_async_context(house.studio.seat(with_defaults(wish, house.studio.wish), clocked=True))
     return Live(house, seat, leave)

@@ -25,6 +25,10 @@ log = logging.getLogger("flowreel.serve")
 
 WAITING = 16
 """Fragments that may wait to be fetched."""
+HASTE, HEADSTART = 1.25, 3.0
+"""A viewer is believed to have played so many times the time since it first said so, and so many seconds: who claims
+more would have the machine to themselves."""
+_POLL = 0.05
 _MEMORY = 10
 """Chunks that the real-time factor is a mean of."""
 
@@ -77,7 +81,7 @@ class Roll:
 
     Attributes:
         init, mime: see :class:`Fragmenter`.
-        wish: what is being generated.
+        wish: what was asked for last.
         made: end of the newest fragment.
         speed: real-time factor of the last chunks.
         frames: how many were made.
@@ -86,7 +90,8 @@ class Roll:
     def __init__(self, pipeline: Pipeline, wish: Wish, ahead: float = 0.6, clocked: bool = False) -> None:
         config = pipeline.config
         factor, timing = config.codec.video.factor, config.timing
-        self.wish, self.ahead, self.clocked = wish, ahead, clocked
+        self.wish, self.ahead, self.clocked = replace(wish, given=None), ahead, clocked
+        self._first = wish
         self.made = self.speed = 0.0
         self.frames = 0
         self.paused = False
@@ -104,7 +109,8 @@ class Roll:
         self._ready: deque[Fragment | Problem] = deque()
         self._asked: list[Callable[[], None]] = []
         self._stream: Stream | None = None
-        self._played, self._closed = 0.0, False
+        self._claimed, self._closed = 0.0, False
+        self._since: float | None = None  # when a viewer first said how much was played
         self._zero: float | None = None  # when the clock's playhead was at 0
         self._costs: deque[tuple[float, float]] = deque(maxlen=_MEMORY)
         self._thread = threading.Thread(target=self._run, name="roll", daemon=True)
@@ -116,7 +122,8 @@ class Roll:
     @property
     def lead(self) -> float:
         """Seconds that are made and not played yet."""
-        return self.made - self._playhead()
+        with self._changed:
+            return self.made - self._playhead()
 
     # --- called by those who watch -----------------------------------------------------------------------------
 
@@ -130,34 +137,40 @@ class Roll:
     def played(self, seconds: float) -> None:
         """The playhead is at ``seconds``."""
         with self._changed:
-            self._played = max(self._played, min(seconds, self.made))
+            self._since = self._since or time.monotonic()
+            self._claimed = max(self._claimed, min(seconds, self.made))
             self._changed.notify_all()
 
     def steer(self, label: str | None = None, guidance: float | None = None) -> None:
         """Change the class or the guidance while it rolls on."""
 
+        self.wish = replace(
+            self.wish,
+            label=self.wish.label if label is None else label,
+            guidance=self.wish.guidance if guidance is None else guidance,
+        )
+
         def change() -> None:
             assert self._stream is not None
             self._stream.steer(label, guidance)
-            self.wish = replace(
-                self.wish,
-                label=self.wish.label if label is None else label,
-                guidance=self.wish.guidance if guidance is None else guidance,
-            )
 
         self._ask(change)
 
     def restart(self, wish: Wish) -> None:
-        """Begin another generation; the timeline goes on."""
+        """Begin another generation, instead of what was asked for before; the timeline goes on."""
+        self.wish = replace(wish, given=None)
 
         def change() -> None:
             self._stream = self._begin(wish)
-            self.wish = replace(wish, given=None)
 
+        with self._changed:
+            self._asked.clear()
         self._ask(change)
 
     def pause(self, paused: bool) -> None:
         with self._changed:
+            if paused == self.paused:
+                return
             self.paused = paused
             self._zero = None
             self._changed.notify_all()
@@ -184,8 +197,7 @@ class Roll:
 
     def _run(self) -> None:
         try:
-            self._stream = self._begin(self.wish)
-            self.wish = replace(self.wish, given=None)
+            self._stream = self._begin(self._first)
             while self._wait():
                 self._change()
                 if self._has_room():
@@ -203,7 +215,8 @@ class Roll:
         """Until there is something to do; False where it is over."""
         with self._changed:
             while not (self._closed or self._asked or self._has_room()):
-                self._changed.wait(0.05 if self.clocked and not self.paused else None)
+                timed = self.clocked or self._claimed > self._playhead()
+                self._changed.wait(_POLL if timed and not self.paused else None)
             return not self._closed
 
     def _has_room(self) -> bool:
@@ -212,9 +225,9 @@ class Roll:
         return self.lead < self.ahead
 
     def _playhead(self) -> float:
-        if not self.clocked:
-            return self._played
         now = time.monotonic()
+        if not self.clocked:
+            return min(self._claimed, HASTE * (now - (self._since or now)) + HEADSTART)
         # a clock that ran away from a slow or paused generation is set back to it
         if self._zero is None or now - self._zero > self.made:
             self._zero = now - self.made
@@ -224,6 +237,8 @@ class Roll:
         with self._changed:
             asked, self._asked = self._asked, []
         for change in asked:
+            if self._closed:
+                return
             try:
                 change()
             except InputError as error:

@@ -12,7 +12,7 @@ import random
 import secrets
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from flowreel.pipeline import Pipeline
@@ -41,7 +41,6 @@ class Full(Refused):
 class Counts:
     """What ``/metrics`` tells, since the server began."""
 
-    viewers: int = 0
     frames: int = 0
     fragments: int = 0
     sent_bytes: int = 0
@@ -86,7 +85,9 @@ class Studio:
         self._spare: Roll | None = None
         self._shared: Roll | None = None
         self._pump: asyncio.Task[None] | None = None
-        self._ending: set[asyncio.Task[None]] = set()
+        self._newest: Fragment | None = None  # of the shared one
+        self._rolls: set[Roll] = set()  # all whose threads may still run
+        self.closed = False
         self._clips: OrderedDict[str, tuple[float, Upload]] = OrderedDict()
 
     # --- places ------------------------------------------------------------------------------------------------
@@ -102,33 +103,32 @@ class Studio:
         Raises:
             Full: there is none.
         """
-        if self.free < 1:
+        ending = len(self._alive()) - len(self.seats) - (self._spare is not None)
+        if self.closed or self.free < 1 or (not self.broadcast and ending > self.places):
             self.counts.refused += 1
             raise Full
         seat = self._shared_seat() if self.broadcast else self._own_seat(wish or self.wish, clocked)
         self.seats.add(seat)
         asyncio.get_running_loop().call_later(SETTLED, self.keep_spare)
-        self.counts.viewers = len(self.seats)
         try:
             yield seat
         finally:
             self.seats.discard(seat)
-            self.counts.viewers = len(self.seats)
             seat.end()
             if not self.broadcast:
-                self._end(seat.roll)
+                seat.roll.close()
                 self.keep_spare()
             elif not self.seats and self._shared is not None:
                 self._shared.pause(True)
 
     @contextlib.contextmanager
     def work(self) -> Iterator[None]:
-        """A place for a clip that is made, beside those of viewers.
+        """A place for a clip that is made, beside those of viewers; in a broadcast there is one for clips.
 
         Raises:
             Full: there is none.
         """
-        if self.working >= max(1, self.places) or (not self.broadcast and self.free < 1):
+        if self.closed or (self.working > 0 if self.broadcast else self.free < 1):
             self.counts.refused += 1
             raise Full
         self.working += 1
@@ -146,41 +146,43 @@ class Studio:
 
     def keep_spare(self) -> None:
         """Have a roll that has begun, so that the next viewer need not wait for its first chunks."""
-        if self._spare is None and not self.broadcast and self.free > 0:
-            self._spare = Roll(self.pipeline, self.whole(self.wish), self.ahead).start()
+        if self._spare is None and not self.broadcast and not self.closed and self.free > 0:
+            self._spare = self._begin(self.wish)
 
     def _own_seat(self, wish: Wish, clocked: bool) -> Seat:
         roll, self._spare = self._spare, None
         if roll is not None and (clocked or not _fits(roll.wish, wish)):
-            self._end(roll)
+            roll.close()
             roll = None
         if roll is None:
-            roll = Roll(self.pipeline, self.whole(wish), self.ahead, clocked).start()
-        seat, loop = Seat(roll), asyncio.get_running_loop()
-
-        def notify() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(seat.changed.set)
-
-        roll.notify = notify
+            roll = self._begin(wish, clocked)
+        seat = Seat(roll)
+        roll.notify = _waking(seat.changed)
         seat.changed.set()
         return seat
 
-    def _end(self, roll: Roll) -> None:
-        roll.close()
-        self.counts.frames += roll.frames
+    def _begin(self, wish: Wish, clocked: bool = False, notify: Callable[[], object] | None = None) -> Roll:
+        roll = Roll(self.pipeline, self.whole(wish), self.ahead, clocked)
+        roll.notify = notify or roll.notify
+        self._rolls = {*self._alive(), roll.start()}
+        return roll
+
+    def _alive(self) -> set[Roll]:
+        """Rolls whose threads have not ended; what the others made is counted."""
+        ended = {roll for roll in self._rolls if roll.join(0)}
+        self.counts.frames += sum(roll.frames for roll in ended)
+        self._rolls -= ended
+        return self._rolls
 
     # --- one roll for all --------------------------------------------------------------------------------------
 
     def _shared_seat(self) -> Seat:
         if self._shared is None:
-            self._shared = Roll(self.pipeline, self.whole(self.wish), self.ahead, clocked=True)
-            changed, loop = asyncio.Event(), asyncio.get_running_loop()
-            self._shared.notify = lambda: loop.call_soon_threadsafe(changed.set)
+            changed, self._newest = asyncio.Event(), None
+            self._shared = self._begin(self.wish, clocked=True, notify=_waking(changed))
             self._pump = asyncio.create_task(self._share(self._shared, changed))
-            self._shared.start()
         self._shared.pause(False)
-        return Seat(self._shared)
+        return Seat(self._shared, deque([self._newest] if self._newest else []))
 
     async def _share(self, roll: Roll, changed: asyncio.Event) -> None:
         """Hand every fragment of ``roll`` to every seat; whoever is too slow loses the oldest."""
@@ -190,6 +192,7 @@ class Studio:
             while (made := roll.take()) is not None:
                 if isinstance(made, Fragment):
                     self.note(roll)
+                    self._newest = made
                 for seat in self.seats:
                     if len(seat.waiting) >= KEPT:
                         seat.waiting.popleft()
@@ -223,8 +226,8 @@ class Studio:
     @property
     def frames(self) -> int:
         """Made since the server began."""
-        rolls = {seat.roll for seat in self.seats} | {roll for roll in (self._spare, self._shared) if roll}
-        return self.counts.frames + sum(roll.frames for roll in rolls)
+        alive = self._alive()
+        return self.counts.frames + sum(roll.frames for roll in alive)
 
     # --- what viewers brought ----------------------------------------------------------------------------------
 
@@ -248,14 +251,30 @@ class Studio:
 
     async def close(self) -> None:
         """End every roll and wait for their threads."""
-        rolls = {seat.roll for seat in self.seats} | {roll for roll in (self._spare, self._shared) if roll}
-        for seat in list(self.seats):
-            seat.end()
+        self.leave()
+        rolls = list(self._alive())
         for roll in rolls:
             roll.close()
         if self._pump is not None:
             self._pump.cancel()
-        await asyncio.to_thread(lambda: [roll.join(5) for roll in rolls])
+        await asyncio.to_thread(lambda: [roll.join(10) for roll in rolls])
+
+    def leave(self) -> None:
+        """Take nobody in any more, and end all seats."""
+        self.closed = True
+        for seat in list(self.seats):
+            seat.end()
+
+
+def _waking(event: asyncio.Event) -> Callable[[], object]:
+    """Sets ``event`` of this loop, from any thread."""
+    loop = asyncio.get_running_loop()
+
+    def wake() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(event.set)
+
+    return wake
 
 
 def _fits(spare: Wish, wish: Wish) -> bool:

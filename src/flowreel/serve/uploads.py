@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import tempfile
+import zipfile
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from flowreel.errors import InputError
 from flowreel.media import Clip
 from flowreel.serve.refused import Refused
 
+PASSED_ON = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR")
+"""Of the environment, to the process that reads: it has no use for anybody's secrets."""
 AT_ONCE = 2
 """Uploads that are read at a time."""
 
@@ -112,7 +114,7 @@ class Reader:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"OMP_NUM_THREADS": "1"},
         )
         try:
             async with asyncio.timeout(self.limits.seconds):
@@ -124,15 +126,18 @@ class Reader:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
-        return await asyncio.to_thread(self._upload, process.returncode or 0, output)
+        return await asyncio.to_thread(self._upload, process.returncode, output)
 
-    def _upload(self, code: int, output: bytes) -> Upload:
+    def _upload(self, code: int | None, output: bytes) -> Upload:
         if code == 2:
             raise Refused(422, output.decode(errors="replace")[:300])
+        broken = Refused(422, "the file can't be read: it is damaged, or takes too much to read")
+        if code != 0:
+            raise broken
         try:
             with np.load(io.BytesIO(output), allow_pickle=False) as arrays:
                 sound = dict(arrays).get("audio")
                 frames, picture = arrays["frames"], bool(arrays["picture"])
             return Upload(Clip(frames, sound, self.form.fps, self.form.sample_rate or Clip.sample_rate), picture)
-        except (ValueError, KeyError, OSError, EOFError, InputError) as error:
-            raise Refused(422, "the file can't be read: it is damaged, or takes too much to read") from error
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise broken from error

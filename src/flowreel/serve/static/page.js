@@ -2,6 +2,7 @@
 
 const BANDS = 48;
 const REPORT_MS = 200; // how often the server is told where the playhead is
+const PAUSED_REPORT_MS = 60_000; // the same while paused: who says nothing for long loses the place
 const SILENCE_MS = 10_000; // without a message for so long, the connection is taken for dead
 const DELAYS = [0.5, 1, 2, 4, 5]; // seconds before each further try to connect
 const NOTICE_MS = 6000;
@@ -713,7 +714,8 @@ let reported = 0;
 function report(always = false) {
   const now = performance.now();
   const own = app.phase === "ready" && app.count > 0 && player.begun; // not the last connection's playhead
-  if (!own || player.paused) return;
+  if (!own) return;
+  if (player.paused && !always && now - reported < PAUSED_REPORT_MS) return;
   if (!always && !video.seeking && now - reported < REPORT_MS * 0.75) return;
   reported = now;
   link.send({ type: "played", time: video.currentTime });
