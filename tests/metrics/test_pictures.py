@@ -7,8 +7,8 @@ import pytest
 
 from flowreel.errors import InputError
 from flowreel.media import Clip
-from flowreel.metrics import Events, Found, Synchrony, classify, compare, events_of, picture_events, pooled
-from flowreel.world import CLASSES, Event, render
+from flowreel.metrics import Events, Found, Synchrony, classify, compare, events_of, match, picture_events, pooled
+from flowreel.world import CLASSES, Canvas, Event, render
 from tests.metrics.spoiling import spoiled
 
 SHAPES = [(64, 10.0), (96, 20.0), (32, 8.0), (48, 30.0)]
@@ -67,6 +67,23 @@ def test_a_drop_that_vanishes_hits_nothing() -> None:
     frames[:, 22:] = frames[:, :1, :1]
     assert len(picture_events(clip, "rain")) >= len(events) - 1 > 0
     assert picture_events(Clip(frames), "rain") == []
+
+
+def test_a_ring_without_a_spark_is_a_burst(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The world has none, but what a model generates may."""
+    draw = Canvas.disc
+    monkeypatch.setattr(Canvas, "disc", lambda *_: None)  # the spark; particles are drawn by another
+    clips = [render("fireworks", seed, 8, fps=10) for seed in range(6)]
+    monkeypatch.setattr(Canvas, "disc", draw)
+    matched = missed = more = 0
+    for clip, events in clips:
+        truth = [Found(e.time, e.note, 1.0, e.x, e.y) for e in events if 0.3 < e.time < 7.7]
+        found = [f for f in picture_events(clip, "fireworks") if 0.2 < f.time < 7.8]
+        pairs = match(truth, found, 0.1)
+        assert all(event.note == seen.note for event, seen in pairs)
+        matched, missed, more = matched + len(pairs), missed + len(truth) - len(pairs), more + len(found) - len(pairs)
+    assert matched > 40
+    assert missed + more <= 0.06 * matched
 
 
 def test_a_spark_without_a_ring_is_no_burst() -> None:

@@ -9,13 +9,18 @@ import numpy as np
 
 from flowreel.metrics.events import Found
 from flowreel.metrics.tracking import Track, View, compact, linked
-from flowreel.world import Fireworks, Rain
+from flowreel.world import NOTES, Fireworks, Rain
 
 _DROP = 0.0575  # radius, the mean of the world's
 _DROP_SPEED = 0.9
 _SPARK = 0.04
 _WIDER = 0.004
 """Share of the picture by which a ring must have grown; those of the world cover 0.01 and more."""
+_APPEARS = 0.018
+"""Share of the picture by which a hue must have grown around a place for a burst without a spark; a spark covers
+0.006."""
+_SQUARE = 0.14
+"""Half the side of the square that this is looked at in."""
 
 
 def hits(view: View) -> list[Found]:
@@ -58,7 +63,7 @@ def _speed(track: Track) -> float | None:
 
 
 def bursts(view: View) -> list[Found]:
-    """Of fireworks: when a spark that rises ends in a ring of its own hue that widens.
+    """Of fireworks: when a spark that rises ends in a ring of its own hue that widens, or a ring appears without one.
 
     The instant is the one at which the spark, slowing down as it does, stands still; but no more than a frame before it
     was last seen, and a little more than a frame after.
@@ -75,7 +80,41 @@ def bursts(view: View) -> list[Found]:
         again = any(abs(time - other.time) < 0.2 and np.hypot(x - other.x, top - other.y) < 0.15 for other in found)
         if time >= 0 and not again and _widens(view, track, time):
             found.append(Found(time, view.note(track.blobs, _SPARK), track.last.covers, x, top))
-    return found
+    return sorted(found + _sparkless(view, found), key=lambda event: event.time)
+
+
+def _sparkless(view: View, found: list[Found]) -> list[Found]:
+    """Bursts that no spark rose to: when much more of a hue is at a place than there was in the two frames before.
+
+    The world has none; what a model generates may. Half a frame before it is first seen, as it may have begun anywhere
+    in between.
+    """
+    others: list[Found] = []
+    for number, note in enumerate(NOTES):
+        around = _around(view, _level(view.colours, note.colour / np.linalg.norm(note.colour)))
+        frame = 2
+        while frame < len(around):
+            before = np.maximum(around[frame - 1], around[frame - 2])
+            more = around[frame : frame + 2].max(axis=0) - before
+            row, column = np.unravel_index(int(more.argmax()), more.shape)
+            if more[row, column] < _APPEARS or around[frame][row, column] - before[row, column] < _APPEARS / 3:
+                frame += 1
+                continue
+            time, x, y = float(view.times[frame]) - 0.5 / view.fps, float(view.x[column]), float(view.y[row])
+            if not any(abs(time - e.time) < 0.45 and np.hypot(x - e.x, y - e.y) < 0.25 for e in found + others):
+                others.append(Found(time, number, float(more[row, column]), x, y))
+            frame += 2
+    return others
+
+
+def _around(view: View, level: np.ndarray) -> np.ndarray:
+    """(T, H, W): how much of ``level`` lies in a square around each pixel, as a share of the picture."""
+    half = round(_SQUARE * len(view.x))
+    padded = np.pad(level, ((0, 0), (half + 1, half), (half + 1, half)))
+    sums = padded.cumsum(axis=1).cumsum(axis=2)
+    width = 2 * half + 1
+    boxes = sums[:, width:, width:] - sums[:, :-width, width:] - sums[:, width:, :-width] + sums[:, :-width, :-width]
+    return boxes / level[0].size
 
 
 def _ringed_at_first(view: View, track: Track) -> bool:
@@ -143,7 +182,11 @@ def _of_hue(view: View, where: np.ndarray, colour: np.ndarray, start: float, end
     if last <= first:
         return 0.0
     pixels = view.colours[first:last][:, where]  # (T, N, 3)
-    size = np.sqrt(np.einsum("tnc,tnc->tn", pixels, pixels))
-    like = pixels @ (colour / max(1e-9, float(np.linalg.norm(colour)))) > 0.93 * size
-    level = np.where(like & (size > 0.08), size, 0)
+    level = _level(pixels, colour / max(1e-9, float(np.linalg.norm(colour))))
     return float(level.sum(axis=1).max()) / where.size
+
+
+def _level(pixels: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """How bright pixels (..., 3) are, where they are of the hue of ``direction`` (3,), a unit vector; 0 elsewhere."""
+    size = np.sqrt(np.einsum("...c,...c->...", pixels, pixels))
+    return np.where((pixels @ direction > 0.93 * size) & (size > 0.08), size, 0)
