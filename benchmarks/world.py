@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 import flowreel
+from flowreel import machine
 from flowreel.checkpoint import write_json
 from flowreel.config import read_json
 from flowreel.flow.noise import sample_seed
@@ -325,6 +326,7 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.only) - set(names):
         parser.error(f"--only {', '.join(unknown)}: choose from {', '.join(names)}")
+    machine.settle()  # as the command line does
     pipe = flowreel.load(options.pipe, device="cpu")
     of = {"weights": fingerprint(pipe), "count": options.count, "seconds": options.seconds, "minutes": options.minutes}
     figures: Figures = read_json(options.json) if options.json and options.json.is_file() else {"of": of}
