@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flowreel.serve.roll import Wish
     from flowreel.serve.studio import Studio
 
-AHEAD = 0.6
+AHEAD = 0.7
 """Seconds that a generation is ahead of its viewer."""
 BROADCAST_PLACES = 64
 WARM_SECONDS = 3.0

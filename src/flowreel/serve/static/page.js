@@ -47,6 +47,7 @@ class Player {
   ahead = 0;
   #everStarted = false;
   #holding = false; // stalled: paused by us until enough is buffered
+  #nudged = 0; // when a stall was last helped on
   #stall = null; // { since, at }: when and where the picture stood still
   #source = null;
   #buffer = null;
@@ -137,6 +138,7 @@ class Player {
     else if (!this.paused) {
       if (!this.#skipGap()) this.#catchUp();
       this.#endHold();
+      this.#nudge();
     }
   }
 
@@ -224,6 +226,17 @@ class Player {
     if (!this.#holding || this.lead < (this.#stalledLong ? 0.1 : this.#enough)) return;
     this.#holding = false;
     this.#play();
+  }
+
+  /** After each stall Chromium wants more sound before it goes on, in the end more than there ever is ahead; a seek
+   * makes it forget that. */
+  #nudge() {
+    const stall = this.#stall;
+    if (!stall || this.#holding || video.readyState > 2 || this.lead < this.#enough) return;
+    const now = performance.now();
+    if (now - Math.max(stall.since, this.#nudged) < 400) return;
+    this.#nudged = now;
+    this.#seek(video.currentTime);
   }
 
   #advances() {
