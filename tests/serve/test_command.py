@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import pytest
 
@@ -52,14 +53,16 @@ def test_it_is_ready_serves_and_ends() -> None:
             assert lines[-1], server.stderr.read() if server.stderr else ""
         found = re.search(r"http://127\.0\.0\.1:(\d+)/", lines[-1])
         assert found, lines
-        connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=20)
-        connection.request("GET", "/")
-        assert connection.getresponse().status == 200
-        stream = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=20)
-        stream.request("GET", "/stream.mp4")
-        assert len(stream.getresponse().read(5000)) == 5000
-        begun = time.monotonic()
-        server.send_signal(signal.SIGINT)
-        out, err = server.communicate(timeout=20)
+        with closing(http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=20)) as page:
+            page.request("GET", "/")
+            with page.getresponse() as answer:
+                assert answer.status == 200
+        with closing(http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=20)) as player:
+            player.request("GET", "/stream.mp4")
+            with player.getresponse() as stream:
+                assert len(stream.read(5000)) == 5000
+                begun = time.monotonic()
+                server.send_signal(signal.SIGINT)
+                out, err = server.communicate(timeout=20)
         assert (server.returncode, out.splitlines()[-1], err) == (0, "stopped", "")
         assert time.monotonic() - begun < 10
