@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import logging
+from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -46,20 +47,25 @@ async def watch(house: House, socket: WebSocket) -> None:
         async with house.studio.seat(with_defaults(wish, house.studio.wish)) as seat:
             await _tell(socket, _ready(house, seat))
             await socket.send_bytes(_packed({"kind": "init"}, seat.roll.init))
-            tasks = [asyncio.create_task(_send(house, socket, seat)), asyncio.create_task(_listen(house, socket, seat))]
-            try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                for result in await asyncio.gather(*tasks, return_exceptions=True):
-                    _report(result)
+            await _until_either(_send(house, socket, seat), _listen(house, socket, seat))
     except Full:
         await _tell(socket, {"type": "full", "retry": RETRY})
         await _close(socket, 1013)
     except (WebSocketDisconnect, RuntimeError):
         return  # the viewer has gone
     await _close(socket, 1001)
+
+
+async def _until_either(*jobs: Coroutine[Any, Any, None]) -> None:
+    """Do both until one has ended, and end the other."""
+    tasks = [asyncio.create_task(job) for job in jobs]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            _report(result)
 
 
 def _report(result: object) -> None:
@@ -197,14 +203,9 @@ class Live(Response):
         self._house, self._seat, self._leave = house, seat, leave
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        tasks = [asyncio.create_task(self._send(send)), asyncio.create_task(_until_gone(receive))]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await _until_either(self._send(send), _until_gone(receive))
         finally:
-            for task in tasks:
-                task.cancel()
-            for result in await asyncio.gather(*tasks, return_exceptions=True):
-                _report(result)
             await self._leave.aclose()
 
     async def _send(self, send: Send) -> None:
