@@ -257,5 +257,11 @@ class PipelineConfig:
     format_version: int = FORMAT_VERSION
 
     @property
+    def picture(self) -> tuple[int, int]:
+        """Height and width of what is made, in pixels."""
+        factor = self.codec.video.factor
+        return self.shape.height * factor, self.shape.width * factor
+
+    @property
     def num_classes(self) -> int:
         return len(self.classes)

@@ -51,11 +51,9 @@ def app(
         longest: seconds of a clip that may be asked for.
     """
     config = studio.pipeline.config
-    size = config.codec.video.factor
     form = Form(
         config.timing.fps,
-        config.shape.height * size,
-        config.shape.width * size,
+        *config.picture,
         config.codec.video.fit,
         config.timing.sample_rate if config.timing.has_audio else None,
         config.codec.audio.channel if config.codec.audio else "mean",
@@ -125,15 +123,15 @@ async def page(house: House, request: Request) -> Response:  # noqa: ARG001
 
 async def info(house: House, request: Request) -> Response:  # noqa: ARG001
     config, studio, limits = house.pipeline.config, house.studio, house.reader.limits
-    factor = config.codec.video.factor
+    height, width = config.picture
     return JSONResponse(
         {
             "version": __version__,
             "model": house.name,
             "classes": list(config.classes),
             "fps": config.timing.fps,
-            "width": config.shape.width * factor,
-            "height": config.shape.height * factor,
+            "width": width,
+            "height": height,
             "sample_rate": config.timing.sample_rate if config.timing.has_audio else None,
             "guidance": config.guidance,
             "steps": config.steps,

@@ -74,7 +74,8 @@ def _report(result: object) -> None:
 
 
 def _ready(house: House, seat: Seat) -> dict[str, Any]:
-    config, wish, factor = house.pipeline.config, seat.roll.wish, house.pipeline.config.codec.video.factor
+    config, wish = house.pipeline.config, seat.roll.wish
+    height, width = config.picture
     return {
         "type": "ready",
         "mime": seat.roll.mime,
@@ -86,8 +87,8 @@ def _ready(house: House, seat: Seat) -> dict[str, Any]:
         "guided": bool(config.classes) and config.model.class_dropout > 0,
         "steps": config.steps if wish.steps is None else wish.steps,
         "fps": config.timing.fps,
-        "width": config.shape.width * factor,
-        "height": config.shape.height * factor,
+        "width": width,
+        "height": height,
         "ahead": house.studio.ahead,
         "broadcast": house.studio.broadcast,
     }
@@ -136,7 +137,7 @@ async def _listen(house: House, socket: WebSocket, seat: Seat) -> None:
                 raise Refused(400, f"a message must be text of at most {LONGEST_MESSAGE} characters")
             said = control.message(text, house.pipeline.config)
             if _act(house, seat, said):
-                await _tell(socket, _state(house, seat, said))
+                await _tell(socket, _state(house, seat))
         except Refused as refusal:
             mistakes += 1
             await _tell(socket, {"type": "error", "status": refusal.status, "message": refusal.message})
@@ -156,8 +157,7 @@ def _act(house: House, seat: Seat, said: control.Message) -> bool:
         case control.Steer(label, guidance):
             roll.steer(label, guidance)
         case control.Restart(wish):
-            now = replace(roll.wish, given=None, role="")
-            roll.restart(house.studio.whole(with_defaults(wish, now)))
+            roll.restart(house.studio.whole(with_defaults(wish, roll.wish)))
         case control.Pause(paused):
             roll.pause(paused)
         case control.Use(name, role):
@@ -166,17 +166,14 @@ def _act(house: House, seat: Seat, said: control.Message) -> bool:
     return True
 
 
-def _state(house: House, seat: Seat, said: control.Message) -> dict[str, Any]:
-    """What was asked for, with what stays."""
-    ready, roll = _ready(house, seat), seat.roll
-    asked: dict[str, Any] = {}
-    match said:
-        case control.Steer(label, guidance):
-            asked = {"label": label, "guidance": guidance}
-        case control.Restart(wish):
-            asked = {"label": wish.label, "seed": wish.seed, "guidance": wish.guidance, "steps": wish.steps}
-    state = {k: ready[k] if asked.get(k) is None else asked[k] for k in ("label", "seed", "guidance", "steps")}
-    return {"type": "state", **state, "paused": roll.paused}
+def _state(house: House, seat: Seat) -> dict[str, Any]:
+    """What is generated from now on."""
+    ready = _ready(house, seat)
+    return {
+        "type": "state",
+        **{k: ready[k] for k in ("label", "seed", "guidance", "steps")},
+        "paused": seat.roll.paused,
+    }
 
 
 def _packed(header: dict[str, Any], data: bytes) -> bytes:

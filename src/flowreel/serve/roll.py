@@ -89,7 +89,7 @@ class Roll:
 
     def __init__(self, pipeline: Pipeline, wish: Wish, ahead: float = 0.6, clocked: bool = False) -> None:
         config = pipeline.config
-        factor, timing = config.codec.video.factor, config.timing
+        timing, (height, width) = config.timing, config.picture
         self.wish, self.ahead, self.clocked = replace(wish, given=None), ahead, clocked
         self._first = wish
         self.made = self.speed = 0.0
@@ -100,8 +100,8 @@ class Roll:
         self._strip = Strip(timing.sample_rate) if timing.has_audio else None
         self._fragmenter = Fragmenter(
             fps=timing.fps,
-            height=config.shape.height * factor,
-            width=config.shape.width * factor,
+            height=height,
+            width=width,
             sample_rate=timing.sample_rate if timing.has_audio else None,
         )
         self.init, self.mime = self._fragmenter.init, self._fragmenter.mime

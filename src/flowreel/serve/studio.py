@@ -97,7 +97,7 @@ class Studio:
         return self.places - len(self.seats) - (0 if self.broadcast else self.working)
 
     @contextlib.asynccontextmanager
-    async def seat(self, wish: Wish | None, clocked: bool = False) -> AsyncIterator[Seat]:
+    async def seat(self, wish: Wish, clocked: bool = False) -> AsyncIterator[Seat]:
         """A place for as long as the context lasts; its roll ends with it.
 
         Raises:
@@ -107,7 +107,7 @@ class Studio:
         if self.closed or self.free < 1 or (not self.broadcast and ending > self.places):
             self.counts.refused += 1
             raise Full
-        seat = self._shared_seat() if self.broadcast else self._own_seat(wish or self.wish, clocked)
+        seat = self._shared_seat() if self.broadcast else self._own_seat(wish, clocked)
         self.seats.add(seat)
         asyncio.get_running_loop().call_later(SETTLED, self.keep_spare)
         try:
