@@ -103,7 +103,7 @@ def config(**changes: object) -> TrainConfig:
         save=2,
         preview=0,
         model=ModelConfig(dim=16, depth=1, heads=2, class_dropout=0.3),
-        objective=ObjectiveConfig(roles=ALL_ROLES, blocks=(1, 2), contexts=(2,)),
+        objective=ObjectiveConfig(roles=ALL_ROLES, blocks=(1, 2), contexts=(2,), guidance=1.5),
         data=DataConfig(window=6),
         optim=OptimConfig(lr=1e-3, warmup=2),
     )
@@ -231,7 +231,7 @@ def drawn(data: Path, settings: TrainConfig, monkeypatch: pytest.MonkeyPatch, wo
     """Everything that the loss of step ``start`` is given, sample by sample, in the order of positions."""
     seen: list[list[Tensor]] = []
 
-    def note(model, latents, noise, t, label, weight):  # noqa: ARG001
+    def note(model, latents, noise, t, label, *rest):  # noqa: ARG001
         labels = [label[stream].unsqueeze(1).float() for stream in latents]
         parts = [group[stream].flatten(1) for group in (latents, noise, t) for stream in latents]
         seen.append([torch.cat([*parts, *labels], dim=1)])
@@ -272,7 +272,7 @@ def test_a_share_of_the_samples_is_worn(data: Path, monkeypatch):
 def test_data_without_classes_has_no_labels(silent: Path, monkeypatch):
     given: list[object] = []
 
-    def note(model, latents, noise, t, label, weight):  # noqa: ARG001
+    def note(model, latents, noise, t, label, *rest):  # noqa: ARG001
         given.append(label)
         return {}
 
@@ -280,6 +280,24 @@ def test_data_without_classes_has_no_labels(silent: Path, monkeypatch):
     task = FlowTask(silent, flowfield(), quiet)
     task.losses(task.module, next(task.batches(0, 0, 1)))
     assert given == [None]
+
+
+@pytest.mark.parametrize("roles", [ALL_ROLES, RoleShares(joint=0, audio_clean=1)])
+def test_samples_that_kept_their_class_learn_guidance(data: Path, roles: RoleShares, monkeypatch):
+    seen: list[tuple[object, ...]] = []
+    monkeypatch.setattr(objective, "losses", lambda *given: seen.append(given) or {})
+    settings = config(batch=64, objective=ObjectiveConfig(roles=roles, contexts=(2,), guidance=1.5))
+    task = FlowTask(data, settings, quiet)
+    task.losses(task.module, next(task.batches(0, 0, 1)))
+    _, latents, _, times, label, _, guidance, weaker = seen[0]
+    dropped = torch.stack([rows == 2 for rows in label.values()]).any(0)  # type: ignore[attr-defined]
+    assert 0 < int(dropped.sum()) < 64
+    assert torch.equal(guidance, torch.where(dropped, 1.0, 1.5))
+    if roles.joint:
+        _, less = weaker(latents, times)  # type: ignore[operator]
+        assert not any(bool((rows == 1).all(1).any()) for rows in less.values())
+    else:
+        assert weaker is None  # the model never generates both
 
 
 def test_roles_that_need_sound_are_left_out_without_it(silent: Path):

@@ -26,10 +26,12 @@ from flowreel.config import CodecConfig, PipelineConfig, TrainConfig, Trained, t
 from flowreel.dataset import GlobalOrder, WindowDataset
 from flowreel.errors import InputError
 from flowreel.flow import objective
+from flowreel.flow.guidance import unheld
 from flowreel.flow.noise import SampleNoise
 from flowreel.flow.types import Latents, Times
 from flowreel.loading import load
 from flowreel.loop import fit
+from flowreel.models.base import Label
 from flowreel.pipeline import Pipeline
 from flowreel.report import Report
 from flowreel.task import NOISE, ROLE, WEIGHTS, Batch, purpose_seed
@@ -152,7 +154,17 @@ class FlowTask:
         label = batch["label"] if self.module.num_classes else None
         if label is not None and augment:
             label = self.module.drop_label(label, generators)
-        return objective.losses(module, data, noise, t, label, settings.weight)
+        guidance = self._guidance(label, len(positions), device) if settings.guidance > 1 else None
+        weaker = partial(unheld, noise=noise) if "joint" in self.roles else None
+        return objective.losses(module, data, noise, t, label, settings.weight, guidance, weaker)
+
+    def _guidance(self, label: Label, count: int, device: torch.device) -> Tensor:
+        """``objective.guidance`` for the samples (B,) of which no class was dropped, 1 for the others."""
+        labels = label.values() if isinstance(label, dict) else [] if label is None else [label]
+        known = torch.ones(count, dtype=torch.bool, device=device)
+        for rows in labels:
+            known &= (rows != self.module.num_classes).reshape(count, -1).all(1)
+        return torch.where(known, self.config.objective.guidance, 1.0)
 
     def _worn(self, data: Latents, t: Times, generators: list[torch.Generator]) -> Latents:
         """The share ``objective.wear`` of the samples with worn frames."""
@@ -201,7 +213,13 @@ class FlowTask:
             codec=self.dataset.codec_config,
             classes=self.dataset.classes,
             trained=Trained(
-                window, settings.blocks, tuple(contexts), tuple(self.roles), step, self.config.data.cut > 0
+                window,
+                settings.blocks,
+                tuple(contexts),
+                tuple(self.roles),
+                step,
+                cuts=self.config.data.cut > 0,
+                guidance=settings.guidance,
             ),
             steps=max(4, math.ceil(STEPS_PER_FRAME * min(settings.blocks) / window)),
         )

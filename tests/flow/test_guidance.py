@@ -200,6 +200,23 @@ def test_what_is_held_looks_as_if_it_were_generated() -> None:
     assert torch.equal(less["audio"][0, 3], x["audio"][0, 3])
 
 
+def test_of_a_batch_each_sample_loses_what_it_was_given_alone() -> None:
+    x, noise = latents(), latents(seed=1)
+    t = {k: torch.rand(B, T) * 0.9 for k in x}
+    t["audio"][0] = 1
+    t["video"][1] = 1
+    for k in x:
+        t[k][:, 0] = 1  # history, of both
+    less, earlier = unheld(x, t, noise)
+    assert torch.equal(earlier["audio"][0], t["video"][0])
+    assert torch.equal(earlier["video"][1], t["audio"][1])
+    for k, sample in (("video", 0), ("audio", 1)):
+        assert torch.equal(earlier[k][sample], t[k][sample])
+        assert torch.equal(less[k][sample], x[k][sample])
+    assert torch.equal(less["audio"][0, 1:], mix(x["audio"], noise["audio"], t["video"])[0, 1:])
+    assert all(torch.equal(less[k][:, 0], x[k][:, 0]) for k in x)
+
+
 def test_guidance_moves_away_from_what_knows_less() -> None:
     model, x, t = Stub(), latents(), times()
     weaker = ({k: v + 1 for k, v in x.items()}, times(0.2))

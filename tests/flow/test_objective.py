@@ -252,6 +252,66 @@ def test_losses_differentiate_through_the_model() -> None:
     assert float(gain.grad) != 0
 
 
+# --- guidance that is learnt ------------------------------------------------------------------------------------------
+
+
+class Table(torch.nn.Module):
+    """A velocity per class, whatever x and t; the last is the null class."""
+
+    def __init__(self, classes: int = 2) -> None:
+        super().__init__()
+        self.values = torch.nn.Parameter(torch.zeros(classes + 1))
+
+    def forward(self, x: Latents, t: Times, label: Tensor | None = None) -> Latents:  # noqa: ARG002
+        rows = torch.full((len(x["video"]),), -1) if label is None else label
+        return {k: self.values[rows].reshape(-1, *(1,) * (v.ndim - 1)).expand_as(v) for k, v in x.items()}
+
+
+def test_the_guided_velocity_is_where_training_ends() -> None:
+    label = torch.tensor([0, 1, 2])
+    truth = torch.tensor([1.0, -0.5, 0.25])  # of each class and of all together
+    noise = {"video": torch.zeros(3, 2, 1, 2, 2), "audio": torch.zeros(3, 2, 1, 2, 2)}
+    data = {k: v + truth.reshape(3, 1, 1, 1, 1) for k, v in noise.items()}
+    t = {k: torch.full((3, 2), 0.5) for k in BOTH}
+    model = Table()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    for _ in range(300):
+        optimizer.zero_grad()
+        sum(losses(model, data, noise, t, label, guidance=torch.tensor([3.0, 3.0, 1.0])).values()).backward()  # type: ignore[union-attr]
+        optimizer.step()
+    wanted = truth[2] + 3 * (truth - truth[2])
+    torch.testing.assert_close(model.values.detach(), wanted, atol=1e-4, rtol=0)
+
+
+def test_guidance_leads_the_target_away_from_what_knows_less() -> None:
+    (data, noise), t, scale = batch(), some_times(), torch.tensor([2.0, 1.0, 4.0, 1.0])
+    seen = []
+
+    def model(x: Latents, times: Times, label: Tensor | None = None) -> Latents:
+        seen.append((times, label, torch.is_grad_enabled()))
+        return {k: v * (0.3 if label is None else 0.7) for k, v in x.items()}
+
+    earlier = {k: v * 0 for k, v in t.items()}
+    parts = losses(
+        model, data, noise, t, torch.arange(4), guidance=scale,
+        weaker=lambda x, times: ({k: -v for k, v in x.items()}, earlier),  # noqa: ARG005
+    )  # fmt: skip
+    assert [(label is None, grad) for _, label, grad in seen] == [(False, True), (True, False)]
+    assert seen[1][0] is earlier
+    for k, part in parts.items():
+        at = per_frame(t[k].clamp(EDGE, 1 - EDGE).where(t[k] < 1, t[k]), data[k])
+        x = at * data[k] + (1 - at) * noise[k]
+        lead = (1 - 1 / scale).reshape(4, 1, 1, 1, 1) * (0.7 * x + 0.3 * x)
+        error = (0.7 * x - (data[k] - noise[k] + lead)).square().flatten(2).mean(2)
+        torch.testing.assert_close(part, error.where(t[k] < 1, 0).mean())
+
+
+def test_guidance_of_one_is_none() -> None:
+    (data, noise), t = batch(), some_times()
+    plain, guided = (losses(Table(4), data, noise, t, torch.arange(4), guidance=g) for g in (None, torch.ones(4)))
+    assert all(torch.equal(plain[k], guided[k]) for k in BOTH)
+
+
 # --- worn frames ------------------------------------------------------------------------------------------------------
 
 

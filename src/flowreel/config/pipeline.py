@@ -230,7 +230,7 @@ class ModelConfig:
 @dataclass(frozen=True)
 class Trained:
     """What a model has seen in training: other values are refused or warned about when sampling. ``cuts``: windows of
-    which the class changes from one frame to the next."""
+    which the class changes from one frame to the next. ``guidance``: the scale that it learnt and has in one pass."""
 
     window: int
     blocks: tuple[int, ...] = (1,)
@@ -238,6 +238,7 @@ class Trained:
     roles: tuple[str, ...] = ("joint",)
     step: int = 0
     cuts: bool = False
+    guidance: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ class RoleShares:
 class ObjectiveConfig:
     """What training draws: roles, the share of warm-up (``ramp``) among rolling samples, blocks and contexts (each
     drawn evenly from its list; ``contexts`` are for the role ``context``), the law of u, the per-frame weight. ``wear``
-    is the share of samples whose older frames are worn, so that a model mends its own errors in long rolls."""
+    is the share of samples whose older frames are worn, so that a model mends its own errors in long rolls.
+    ``guidance`` above 1 is learnt, so that sampling has it in one pass: half the work of guiding while sampling."""
 
     roles: RoleShares = field(default_factory=RoleShares)
     warmup: float = 0.2
@@ -46,8 +47,10 @@ class ObjectiveConfig:
     progress: Literal["uniform", "logit_normal"] = "uniform"
     weight: Literal["none", "logit_normal"] = "none"
     wear: float = 0.0
+    guidance: float = 1.0
 
     def __post_init__(self) -> None:
+        check(self.guidance >= 1, f"objective.guidance must be 1 or more, not {self.guidance}")
         for name in ("warmup", "wear"):
             check(0 <= getattr(self, name) <= 1, f"objective.{name} must be in [0, 1], not {getattr(self, name)}")
         known = {"progress": ("uniform", "logit_normal"), "weight": ("none", "logit_normal")}

@@ -61,12 +61,13 @@ def unheld(x: Latents, t: Times, noise: Latents) -> tuple[Latents, Times]:
     """A window in which frames that are held (t = 1) in the streams of ``noise`` are as noisy as those of the other.
 
     So a model that was trained jointly sees it where nothing is given: the ``weaker`` pass, to guide by what is given.
+    Frames that are held in all streams, history, stay.
 
     Args:
         x, t: of one window, (B, T, ...) and (B, T) per stream.
         noise: stored once for the whole sample, so that the window is noised alike at every step.
     """
-    free = torch.stack([v for k, v in t.items() if k not in noise]).amin(0)
+    free = torch.stack(list(t.values())).amin(0)
     less, earlier = dict(x), dict(t)
     for k, fresh in noise.items():
         earlier[k] = torch.where(t[k] == 1, free, t[k])

@@ -13,8 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from flowreel.flow.guidance import Weaker
 from flowreel.flow.schedule import ramp, roll
-from flowreel.flow.types import Latents, Model, Times, mix
+from flowreel.flow.types import Latents, Model, Times, mix, per_frame
 
 ROLES = ("joint", "independent", "audio_clean", "video_clean", "context")
 EDGE = 1e-6
@@ -104,15 +105,23 @@ def losses(
     t: Times,
     label: Tensor | dict[str, Tensor] | None = None,
     weight: Literal["none", "logit_normal"] = "none",
+    guidance: Tensor | None = None,
+    weaker: Weaker | None = None,
 ) -> dict[str, Tensor]:
     """Per stream, the mean over B*T frames of w(t) times the frame's mean squared velocity error.
 
     Frames held at t = 1 count 0 and stay in the denominator, so that shards of a batch add up. ``weight``
     "logit_normal" is the density of sigmoid(N(0, 1)) at t (arXiv 2403.03206).
 
+    With ``guidance`` s above 1 the model learns its own guided velocity (arXiv 2502.12154), which sampling then has in
+    one pass: a sample's target ``data - noise`` becomes ``data - noise + (1 - 1/s) * (v_label - v_null)``, without a
+    gradient through the difference. Where the model meets it, ``v_label`` is ``v_null + s * (target - v_null)``.
+
     Args:
         data, noise: (B, T, ...) per stream.
         t: (B, T) per stream; clamped to [1e-6, 1 - 1e-6] where it is not exactly 1.
+        guidance: (B,) of 1 or more; 1 for samples without a class, whose velocity is what the others are led away from.
+        weaker: what the null class is given; by default the same x and t.
 
     Returns:
         stream -> scalar.
@@ -125,10 +134,17 @@ def losses(
     held = {k: t[k] == 1 for k in data}
     inner = {k: t[k].clamp(EDGE, 1 - EDGE) for k in data}
     times = {k: torch.where(held[k], t[k], inner[k]) for k in data}
-    predicted = model({k: mix(data[k], noise[k], times[k]) for k in data}, times, label)
+    x = {k: mix(data[k], noise[k], times[k]) for k in data}
+    predicted = model(x, times, label)
+    target = {k: data[k] - noise[k] for k in data}
+    if guidance is not None:
+        with torch.no_grad():
+            null = model(*(weaker(x, times) if weaker else (x, times)), None)
+            lead = (1 - 1 / guidance).unsqueeze(1)
+            target = {k: v + per_frame(lead, v) * (predicted[k].detach() - null[k]) for k, v in target.items()}
     result = {}
     for k in data:
-        error = (predicted[k] - (data[k] - noise[k])).square().flatten(2).mean(2)  # (B, T)
+        error = (predicted[k] - target[k]).square().flatten(2).mean(2)  # (B, T)
         w = logit_normal_density(inner[k]) if weight == "logit_normal" else torch.ones_like(inner[k])
         result[k] = torch.where(held[k], 0, error * w).mean()
     return result
