@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowreel import world
+from flowreel import scenes, world
 from flowreel.config import WorldConfig
 from flowreel.errors import InputError
 from flowreel.media import Clip
@@ -106,7 +106,7 @@ def test_what_sounds_is_seen_in_its_colour_where_it_happens(name: str) -> None:
 
 def test_the_ball_turns_where_it_hits() -> None:
     for seed in SEEDS:
-        ball = world.Bounce(np.random.default_rng(seed))
+        ball = scenes.Bounce(np.random.default_rng(seed))
         for event in ball.events(1, 9):
             before, at, after = (np.array(ball.place(event.time + delta)) for delta in (-0.01, 0, 0.01))
             axis = 1 if event.kind == "floor" else 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from flowreel.canvas import Canvas
 from flowreel.errors import InputError
 from flowreel.media import Clip
 from flowreel.metrics import Events, Found, Synchrony, classify, compare, events_of, match, picture_events, pooled
-from flowreel.world import CLASSES, Canvas, Event, render
+from flowreel.world import CLASSES, Event, render
 from tests.metrics.spoiling import spoiled
 
 SHAPES = [(64, 10.0), (96, 20.0), (32, 8.0), (48, 30.0)]

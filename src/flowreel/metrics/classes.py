@@ -10,7 +10,7 @@ import numpy as np
 
 from flowreel.media.clip import Clip
 from flowreel.metrics.tracking import Track, View, compact, largest, linked
-from flowreel.world import Pendulum
+from flowreel.scenes import Pendulum
 
 NOTHING = "nothing"
 """What a clip shows in which nothing is vivid."""

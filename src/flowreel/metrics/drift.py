@@ -15,7 +15,7 @@ from flowreel.errors import InputError
 from flowreel.media.clip import Clip, samples_for
 from flowreel.metrics.classes import classify
 from flowreel.metrics.synchrony import Synchrony, synchrony
-from flowreel.world import CLASSES
+from flowreel.scenes import CLASSES
 
 SILENCE = -120.0
 """Loudness in dBFS that stands for none at all."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from flowreel.metrics.events import Found
 from flowreel.metrics.tracking import Track, View, compact, linked
-from flowreel.world import NOTES, Fireworks, Rain
+from flowreel.scenes import NOTES, Fireworks, Rain
 
 _DROP = 0.0575  # radius, the mean of the world's
 _DROP_SPEED = 0.9

@@ -23,7 +23,7 @@ from flowreel.metrics.events import Found
 from flowreel.metrics.synchrony import Events, Synchrony, compare, events_of, floor, pooled
 from flowreel.metrics.tracking import small
 from flowreel.report import Report
-from flowreel.world import CLASSES, Event
+from flowreel.scenes import CLASSES, Event
 from flowreel.worldfiles import has_events, read_events
 
 _WINDOW = 60.0

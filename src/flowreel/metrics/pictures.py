@@ -14,7 +14,7 @@ from flowreel.media.clip import Clip
 from flowreel.metrics.events import Found
 from flowreel.metrics.falling import bursts, hits
 from flowreel.metrics.tracking import Blob, View, largest
-from flowreel.world import CLASSES, Bounce, Pendulum
+from flowreel.scenes import CLASSES, Bounce, Pendulum
 
 _BALL = 0.1
 _BOB = 0.09

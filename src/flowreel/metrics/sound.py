@@ -17,7 +17,7 @@ import numpy as np
 
 from flowreel.errors import InputError
 from flowreel.metrics.events import Found
-from flowreel.world import NOTES
+from flowreel.scenes import NOTES
 
 QUIETEST = 0.02
 """Amplitude (full scale 1) below which nothing is a note: -34 dBFS."""

@@ -21,7 +21,7 @@ from flowreel.metrics.classes import NOTHING, classify
 from flowreel.metrics.events import Found, match
 from flowreel.metrics.pictures import picture_events
 from flowreel.metrics.sound import sound_events
-from flowreel.world import CLASSES
+from flowreel.scenes import CLASSES
 
 USUAL = 1.4
 """Events a second, about the mean of the world's classes: what a clip is charged with that neither shows nor sounds
