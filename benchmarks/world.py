@@ -43,7 +43,7 @@ Figures = dict[str, Any]
 
 def rendered(label: str, count: int, seconds: float, pipe: flowreel.Pipeline) -> World:
     """Clips of one class that no training has seen."""
-    size = pipe.config.shape.height * pipe.config.codec.video.factor
+    size = pipe.config.picture[0]
     return World(count, seconds, SEED + CLASSES.index(label), size, pipe.config.timing.fps, (label,))
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The shipped pipeline `world`, from nothing: clips of the procedural world -> codec -> latents -> flow -> pipeline -> figures.
-# On two CPU cores: clips 5 min, autoencoder 8 min, vocoder 5 min, latents 3 min, flow 2 h 30, figures 1 h. Each step goes on
+# On two CPU cores: clips 7 min, autoencoder 8 min, vocoder 5 min, latents 4 min, flow 3 h 50, figures 1 h 30. Each step goes on
 # where it was stopped. OUT/world is the pipeline; to ship it, put it in the place of src/flowreel/weights/world.
 set -euo pipefail
 if [ $# -ne 1 ]; then
@@ -9,6 +9,12 @@ if [ $# -ne 1 ]; then
 fi
 out="$1"
 flowreel world "$out/clips" --count 3000 --seconds 4 --seed 1 --lossless true
+# rain and fireworks have the most to learn: more of them
+flowreel world "$out/more" --count 1350 --classes rain,rain,fireworks --seconds 4 --seed 2 --test 0.02 --lossless true
+for label in rain fireworks; do
+  mkdir -p "$out/clips/train/$label/more"
+  cp -Rp "$out/more/train/$label/." "$out/clips/train/$label/more"
+done
 flowreel train-codec "$out/clips" "$out/codec" --channels 8 --steps 3500 --batch 16 --precision bfloat16 \
   --optim.lr 1e-3 --optim.warmup 200 --frames 12000 --save 500 --preview 500 --validate 250 --log 100
 flowreel train-vocoder "$out/clips" "$out/vocoder" --kind sinusoids --mel.n_fft 1024 --mel.win_length 800 \
@@ -18,9 +24,13 @@ flowreel prepare "$out/clips" "$out/data" --codec "$out/codec" --vocoder "$out/v
 # short windows first, as they are cheap: what things look like and that they sound; then long ones, for what takes long
 flowreel train "$out/data" "$out/short" --preset world --data.window 12 --objective.wear 0 --batch 32 --steps 3900 \
   --optim.lr 4e-3
-flowreel train "$out/data" "$out/run" --preset world --init "$out/short"
+flowreel train "$out/data" "$out/long" --preset world --init "$out/short"
+# last, guidance, which is then in the weights, and above all a sound that is given
+flowreel train "$out/data" "$out/run" --preset world --init "$out/long" --objective.guidance 2 --objective.lookaheads 10 \
+  --steps 2900 --optim.lr 1.5e-3 --objective.roles.joint 0.3 --objective.roles.independent 0.06 \
+  --objective.roles.audio_clean 0.43 --objective.roles.video_clean 0.06 --objective.roles.context 0.15
 rm -rf "$out/world"
-flowreel convert "$out/run" "$out/world" --dtype float16 --steps 2 --guidance 2.5
+flowreel convert "$out/run" "$out/world" --dtype float16 --steps 2
 if [ "$out/run/model.safetensors" -nt "$out/figures.json" ]; then
   rm -f "$out/figures.json"
 fi

@@ -40,6 +40,7 @@ def tiny_pipeline(
     blocks: tuple[int, ...] = (1,),
     contexts: tuple[int, ...] = (0, 2),
     roles: tuple[str, ...] = ("joint", "audio_clean", "video_clean", "context"),
+    lookaheads: tuple[int, ...] = (),
     **model: Any,
 ) -> Pipeline:
     """A pipeline with small random weights: 16 x 16 pixels, 10 frames a second, 16 mel bins, Griffin-Lim."""
@@ -70,7 +71,7 @@ def tiny_pipeline(
         timing=timing,
         codec=codec,
         classes=classes,
-        trained=Trained(window, blocks, contexts, roles),
+        trained=Trained(window, blocks, contexts, roles, lookaheads=lookaheads),
         steps=2,
     )
     torch.manual_seed(0)

@@ -13,8 +13,10 @@ import pytest
 import torch
 
 import flowreel
+from flowreel import generation
 from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed
+from flowreel.flow.sampling import stream
 from flowreel.given import each
 from flowreel.loading import load
 from flowreel.media import Clip
@@ -223,6 +225,26 @@ def test_other_frame_rate_needs_rotary_positions(pipe: Pipeline) -> None:
 def test_learned_positions_refuse_another_window() -> None:
     with pytest.warns(UserWarning, match="trained with 6"), pytest.raises(InputError, match="one learned position"):
         tiny_pipeline(positions="learned").generate(window=8)
+
+
+def test_what_is_given_is_seen_as_far_ahead_as_training_has_shown(
+    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(generation, "stream", lambda *given: asked.append(given[-1]) or stream(*given))
+    sound = pipe.generate(seconds=1.0)
+    ahead = tiny_pipeline(roles=("joint", "audio_clean"), lookaheads=(2, 4))
+    ahead.generate(label=0, audio=sound)
+    ahead.generate(label=0, audio=sound, lookahead=2)
+    ahead.generate(label=0, seconds=1.0)
+    ahead.generate(label=0, audio=sound, method="gradient")
+    assert asked[-4:] == [4, 2, 0, 0]
+    with pytest.warns(UserWarning, match="lookahead of 1 frames: the model was trained with 2, 4"):
+        ahead.generate(label=0, audio=sound, lookahead=1)
+    with pytest.warns(UserWarning, match="lookahead of 2 frames"):
+        ahead.generate(label=0, seconds=1.0, lookahead=2)
+    with pytest.raises(InputError, match="lookahead 6 can't be cut"):
+        ahead.generate(label=0, audio=sound, lookahead=6)
 
 
 def test_clip_model_makes_clips_and_does_not_roll() -> None:

@@ -103,7 +103,7 @@ def config(**changes: object) -> TrainConfig:
         save=2,
         preview=0,
         model=ModelConfig(dim=16, depth=1, heads=2, class_dropout=0.3),
-        objective=ObjectiveConfig(roles=ALL_ROLES, blocks=(1, 2), contexts=(2,), guidance=1.5),
+        objective=ObjectiveConfig(roles=ALL_ROLES, blocks=(1, 2), contexts=(2,), lookaheads=(2,), guidance=1.5),
         data=DataConfig(window=6),
         optim=OptimConfig(lr=1e-3, warmup=2),
     )

@@ -46,6 +46,8 @@ class Settings:
         steps: solver steps per turn (of a clip: in all).
         block: frames that are finished together; the window's length makes clips.
         context: finished frames that the window keeps in sight.
+        lookahead: frames at the window's end that stay noise, so that what is given there is seen before anything takes
+            shape; the most that training has shown where a whole sound or picture is held, otherwise 0.
         window: frames in the window; other than the trained length needs positions that are not learned.
         method: how a given sound or picture is followed: "hold" at t = 1 (for models that have seen that in training),
             by the "gradient" through the network (R-FLAV's way for models trained jointly alone), or "auto".
@@ -58,6 +60,7 @@ class Settings:
     solver: Literal["euler", "heun"] | None = None
     block: int | None = None
     context: int | None = None
+    lookahead: int | None = None
     window: int | None = None
     method: Literal["auto", "hold", "gradient"] = "auto"
     gradient_scale: float = GRADIENT_SCALE
@@ -86,6 +89,7 @@ class Resolved:
     solver: Literal["euler", "heun"]
     block: int
     context: int
+    lookahead: int
     window: int
     method: Literal["hold", "gradient"]
     gradient_scale: float
@@ -119,8 +123,12 @@ def resolve(settings: Settings, config: PipelineConfig, given: Given, frames: in
     context = _first(settings.context, given.prefix)
     if given.prefix and context != given.prefix:
         raise InputError(f"context {context} was asked for, but the clip to go on from fills {given.prefix} frames")
+    method = _method(settings, config, given)
+    held = bool(given.streams) and method == "hold"
+    ahead = max(trained.lookaheads, default=0) if held and window >= trained.window else 0
+    lookahead = _first(settings.lookahead, ahead)
     try:
-        blocks(window, block, context)
+        blocks(window, block, context, lookahead)
     except ValueError as error:
         raise InputError(str(error)) from error
     usual = config.steps if clips else max(1, round(config.steps * block / min(trained.blocks)))
@@ -133,13 +141,24 @@ def resolve(settings: Settings, config: PipelineConfig, given: Given, frames: in
     if solver not in SOLVERS:
         raise InputError(f"no solver is called {solver!r}: choose {' or '.join(SOLVERS)}")
     _warn_untrained(window, block, context, config)
+    if lookahead not in ((trained.lookaheads or (0,)) if held else (0,)):
+        seen = _list(trained.lookaheads) if held else "none where no whole sound or picture is given"
+        warnings.warn(f"a lookahead of {lookahead} frames: the model was trained with {seen}", stacklevel=3)
     if given.prefix and given.streams:
         warnings.warn("history and a stream are given together: no role of training shows a model that", stacklevel=3)
-    method = _method(settings, config, given)
     if settings.precision not in ("float32", "bfloat16"):
         raise InputError(f"no precision is called {settings.precision!r}: choose float32 or bfloat16")
     return Resolved(
-        guidance, steps, solver, block, context, window, method, settings.gradient_scale, settings.precision
+        guidance,
+        steps,
+        solver,
+        block,
+        context,
+        lookahead,
+        window,
+        method,
+        settings.gradient_scale,
+        settings.precision,
     )
 
 
@@ -247,6 +266,7 @@ class Generation(Iterator[list[Clip]]):
             settings.context,
             SOLVERS[settings.solver],
             self._condition(len(seeds)) if given.latents else None,
+            settings.lookahead,
         )
 
     def steer(self, label: str | int | None = None, guidance: float | None = None) -> None:

@@ -145,6 +145,7 @@ class FlowTask:
             warmup=settings.warmup,
             blocks=settings.blocks,
             contexts=settings.contexts,
+            lookaheads=settings.lookaheads,
             progress=settings.progress,
         )
         drawn = [draw(generator) for generator in generators]
@@ -220,6 +221,7 @@ class FlowTask:
                 step,
                 cuts=self.config.data.cut > 0,
                 guidance=settings.guidance,
+                lookaheads=settings.lookaheads,
             ),
             steps=max(4, math.ceil(STEPS_PER_FRAME * min(settings.blocks) / window)),
         )

@@ -81,6 +81,19 @@ def test_blocks_and_contexts_are_drawn_evenly() -> None:
     assert near(paired / n, 0.5, n)
 
 
+def test_lookaheads_belong_to_what_is_given_whole() -> None:
+    drawn = draw(400, frames=8, shares=dict.fromkeys(ROLES, 1.0), contexts=(2,), blocks=(2,), lookaheads=(2, 4))
+    ends = collections.Counter()
+    for t in drawn:
+        free = min(t.values(), key=lambda times: float(times.sum()))
+        ahead = int((free == EDGE).sum())
+        if role(t) in ("audio_clean", "video_clean") and bool((free > EDGE).any()):
+            assert bool((free[-2:] == EDGE).all())
+            ends["ahead"] += ahead >= 4
+            ends["all"] += 1
+    assert 0.3 < ends["ahead"] / ends["all"] < 0.8
+
+
 def test_contexts_belong_to_their_role_alone() -> None:
     assert all((t["video"] < 1).all() for t in draw(100, contexts=(2,)))
 

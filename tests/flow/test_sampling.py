@@ -202,6 +202,32 @@ def test_a_given_stream_is_at_one_in_every_call_and_comes_out_as_it_was(
     assert torch.equal(got[free], wanted)
 
 
+@pytest.mark.parametrize(("cut", "lookahead"), [((7, 1, 0), 3), ((9, 2, 2), 3), ((8, 2, 0), 4)])
+def test_the_lookahead_is_noise_beside_what_is_given(cut: tuple[int, int, int], lookahead: int) -> None:
+    frames, block, context = cut
+    given, velocity, turns = data(40), Tripling(), 6
+    source = Noise()
+    got = take(
+        turns, velocity, source, frames, 2, block, context, condition=known({"audio": given["audio"]}, {"audio": 40}),
+        lookahead=lookahead,
+    )  # fmt: skip
+    noise = Noise.whole(40)["video"][:, context:]  # without a prefix the window begins without history
+    m = blocks(*cut, lookahead)
+    assert len(velocity.calls) == 2 * m + 2 * (turns - 1)
+    seen = set()
+    for x, t, t_next in velocity.calls:
+        assert (t["audio"] == 1).all()
+        ahead = x["video"][:, -lookahead:]
+        assert (t["video"][:, -lookahead:] == 0).all()
+        assert (t_next["video"][:, -lookahead:] == 0).all()
+        place = next(n for n in range(30) if torch.equal(noise[:, n : n + lookahead], ahead))
+        assert torch.equal(x["audio"][:, -lookahead:], given["audio"][:, place : place + lookahead])
+        seen.add(place)
+    assert len(seen) == turns  # a block further each turn
+    assert torch.equal(got["audio"], given["audio"][:, : turns * block])
+    torch.testing.assert_close(got["video"], 3 * noise[:, : turns * block] + 1, atol=2e-5, rtol=1e-5)
+
+
 def test_a_given_stream_with_a_prefix() -> None:
     given, velocity = data(40), Tripling()
     got = take(6, velocity, Noise(), 6, 2, 1, 2, euler, known(given, {"audio": 40, "video": 2}))

@@ -68,6 +68,7 @@ class GenerateConfig:
     solver: Literal["euler", "heun"] | None = None
     block: int | None = None
     context: int | None = None
+    lookahead: int | None = None
     window: int | None = None
     fps: float | None = None
     audio: str | None = None

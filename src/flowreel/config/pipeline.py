@@ -239,6 +239,7 @@ class Trained:
     step: int = 0
     cuts: bool = False
     guidance: float = 1.0
+    lookaheads: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

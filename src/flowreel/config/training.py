@@ -36,14 +36,16 @@ class RoleShares:
 @dataclass(frozen=True)
 class ObjectiveConfig:
     """What training draws: roles, the share of warm-up (``ramp``) among rolling samples, blocks and contexts (each
-    drawn evenly from its list; ``contexts`` are for the role ``context``), the law of u, the per-frame weight. ``wear``
-    is the share of samples whose older frames are worn, so that a model mends its own errors in long rolls.
+    drawn evenly from its list; ``contexts`` are for the role ``context``, ``lookaheads``, frames at the window's end
+    that stay noise, for those of a given stream), the law of u, the per-frame weight. ``wear`` is the share of samples
+    whose older frames are worn, so that a model mends its own errors in long rolls.
     ``guidance`` above 1 is learnt, so that sampling has it in one pass: half the work of guiding while sampling."""
 
     roles: RoleShares = field(default_factory=RoleShares)
     warmup: float = 0.2
     blocks: tuple[int, ...] = (1,)
     contexts: tuple[int, ...] = ()
+    lookaheads: tuple[int, ...] = ()
     progress: Literal["uniform", "logit_normal"] = "uniform"
     weight: Literal["none", "logit_normal"] = "none"
     wear: float = 0.0
@@ -186,6 +188,12 @@ class TrainConfig(LoopConfig):
                     context < window and context % block == 0 and (window - context) % block == 0,
                     f"data.window {window} with context {context} can't be cut into blocks of {block}: "
                     "window and context must be multiples of every block, and context smaller than the window",
+                )
+            for lookahead in objective.lookaheads:
+                check(
+                    0 <= lookahead < window and (window - lookahead) % block == 0,
+                    f"data.window {window} with a lookahead of {lookahead} can't be cut into blocks of {block}: "
+                    "what is left of the window must be a multiple of every block",
                 )
 
 

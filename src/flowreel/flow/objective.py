@@ -31,6 +31,7 @@ def draw_times(
     warmup: float = 0.2,
     blocks: Sequence[int] = (1,),
     contexts: Sequence[int] = (),
+    lookaheads: Sequence[int] = (),
     progress: Literal["uniform", "logit_normal"] = "uniform",
 ) -> dict[str, Tensor]:
     """Draw the role of one sample and from it the time of every frame.
@@ -41,7 +42,8 @@ def draw_times(
         streams: of the model; with one stream only the roles ``joint`` and ``context`` can be drawn.
         shares: role -> relative share (see :data:`ROLES`).
         warmup: share of ``ramp``, the rest is ``roll`` (0.2 as published).
-        blocks, contexts: drawn evenly; contexts for the role ``context`` alone.
+        blocks, contexts, lookaheads: drawn evenly; contexts for the role ``context`` alone, lookaheads (how many frames
+            at the end are noise) for the roles that are given a whole stream.
         progress: the law of u; ``logit_normal`` is sigmoid of a standard normal.
 
     Returns:
@@ -50,6 +52,8 @@ def draw_times(
     role = _draw_role(generator, shares, streams)
     block = _choose(generator, blocks)
     context = _choose(generator, contexts) if role == "context" else 0
+    whole = role in ("audio_clean", "video_clean")
+    lookahead = _choose(generator, lookaheads) if whole and lookaheads else 0
     schedule = ramp if _uniform(generator) < warmup else roll
 
     def times() -> Tensor:
@@ -58,12 +62,12 @@ def draw_times(
             if progress == "logit_normal"
             else torch.rand(1, generator=generator)
         )
-        t = schedule(u, frames, block, context)[0]
+        t = schedule(u, frames, block, context, lookahead)[0]
         return torch.cat([t[:context], t[context:].clamp(EDGE, 1 - EDGE)])
 
     shared = times()
     drawn = {stream: times() if role == "independent" and i else shared for i, stream in enumerate(streams)}
-    if role in ("audio_clean", "video_clean"):
+    if whole:
         drawn[role.removesuffix("_clean")] = torch.ones(frames)
     return drawn
 

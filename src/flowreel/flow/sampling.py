@@ -34,6 +34,7 @@ def stream(
     context: int = 0,
     step: Step = euler,
     condition: Condition | None = None,
+    lookahead: int = 0,
 ) -> Generator[Latents, None, None]:
     """Yield blocks of finished frames for ever.
 
@@ -45,9 +46,10 @@ def stream(
     Args:
         velocity: called afresh for every evaluation, so what it is bound to may change while the stream rolls.
         noise: called once with ``frames``, then once a turn with ``block``.
-        frames: length of the full window, context included.
+        frames: length of the full window, context and lookahead included.
         steps: solver steps per turn, at least 1.
         condition: what is known, see :data:`Condition`.
+        lookahead: how many frames at the window's end stay noise, so that what is known of them is seen early.
 
     Yields:
         ``{stream: (B, block, ...)}``.
@@ -56,10 +58,10 @@ def stream(
         ValueError: at the call, if the window can't be cut so or steps is below 1; while it runs, if the condition
             knows a stream that the noise does not have.
     """
-    blocks(frames, block, context)
+    blocks(frames, block, context, lookahead)
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
-    return _roll_on(velocity, noise, frames, steps, block, context, step, condition)
+    return _roll_on(velocity, noise, frames, steps, block, context, step, condition, lookahead)
 
 
 @torch.no_grad()
@@ -72,14 +74,15 @@ def _roll_on(
     context: int,
     step: Step,
     condition: Condition | None,
+    lookahead: int,
 ) -> Generator[Latents, None, None]:
-    m = blocks(frames, block, context)
+    m = blocks(frames, block, context, lookahead)
     first = noise(frames)
     history = context if _all_known(condition, context, first) else 0
     window = _Window.of({k: v[:, context - history :] for k, v in first.items()}, condition, 0)
     end = window.length
     turn = torch.linspace(0, 1, steps + 1)
-    window = window.walk(velocity, ramp(torch.linspace(0, 1, steps * m + 1), end, block, history), step)
+    window = window.walk(velocity, ramp(torch.linspace(0, 1, steps * m + 1), end, block, history, lookahead), step)
     while True:
         yield {k: v[:, history : history + block].clone() for k, v in window.x.items()}
         if history < context:
@@ -88,7 +91,7 @@ def _roll_on(
             window = window.without(block)
         window = window.joined(_Window.of(noise(block), condition, end))
         end += block
-        window = window.walk(velocity, roll(turn, window.length, block, history), step)
+        window = window.walk(velocity, roll(turn, window.length, block, history, lookahead), step)
 
 
 @dataclass(frozen=True)
