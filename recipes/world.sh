@@ -10,7 +10,7 @@ fi
 out="$1"
 flowreel world "$out/clips" --count 3000 --seconds 4 --seed 1 --lossless true
 # rain and fireworks have the most to learn: more of them
-flowreel world "$out/more" --count 1350 --classes rain,rain,fireworks --seconds 4 --seed 2 --test 0.02 --lossless true
+flowreel world "$out/more" --count 1350 --classes rain,rain,fireworks --seconds 4 --seed 2 --test 0 --lossless true
 for label in rain fireworks; do
   mkdir -p "$out/clips/train/$label/more"
   cp -Rp "$out/more/train/$label/." "$out/clips/train/$label/more"
@@ -27,8 +27,8 @@ flowreel train "$out/data" "$out/short" --preset world --data.window 12 --object
 flowreel train "$out/data" "$out/long" --preset world --init "$out/short"
 # last, guidance, which is then in the weights, and above all a sound that is given
 flowreel train "$out/data" "$out/run" --preset world --init "$out/long" --objective.guidance 2 --objective.lookaheads 10 \
-  --steps 2900 --optim.lr 1.5e-3 --objective.roles.joint 0.3 --objective.roles.independent 0.06 \
-  --objective.roles.audio_clean 0.43 --objective.roles.video_clean 0.06 --objective.roles.context 0.15
+  --steps 2900 --optim.lr 1.5e-3 --objective.roles.joint 0.35 --objective.roles.independent 0.05 \
+  --objective.roles.audio_clean 0.4 --objective.roles.video_clean 0.06 --objective.roles.context 0.14
 rm -rf "$out/world"
 flowreel convert "$out/run" "$out/world" --dtype float16 --steps 2
 if [ "$out/run/model.safetensors" -nt "$out/figures.json" ]; then

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -256,6 +257,15 @@ def test_other_settings_are_not_mixed_in(
         generate(pipe, many(tmp_path / "out", count=1, **changes), str)
     assert "Choose another folder, or delete it" in str(refused.value)
     assert names(tmp_path / "out") == before
+
+
+def test_a_folder_of_a_version_that_knew_less_of_pipelines_is_gone_on_with(tmp_path: Path, pipe: Pipeline) -> None:
+    generate(pipe, many(tmp_path, count=1), str)
+    note = json.loads((tmp_path / NOTE).read_text())
+    for name in ("guidance", "lookaheads"):
+        del note["pipeline"]["config"]["trained"][name]
+    (tmp_path / NOTE).write_text(json.dumps(note))
+    assert len(generate(pipe, many(tmp_path, count=2), str)) == 2
 
 
 def test_another_pipeline_is_not_mixed_in(tmp_path: Path, pipe: Pipeline) -> None:

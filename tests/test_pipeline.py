@@ -239,6 +239,12 @@ def test_what_is_given_is_seen_as_far_ahead_as_training_has_shown(
     ahead.generate(label=0, seconds=1.0)
     ahead.generate(label=0, audio=sound, method="gradient")
     assert asked[-4:] == [4, 2, 0, 0]
+    with pytest.warns(UserWarning, match="blocks of 2"):
+        ahead.generate(label=0, audio=sound, block=2)
+    with pytest.warns(UserWarning, match="frames: the model was trained with") as warned:
+        ahead.generate(label=0, audio=sound, block=3)  # none of those that were trained leaves whole blocks
+    assert any("a lookahead of 0 frames" in str(warning.message) for warning in warned)
+    assert asked[-2:] == [4, 0]
     with pytest.warns(UserWarning, match="lookahead of 1 frames: the model was trained with 2, 4"):
         ahead.generate(label=0, audio=sound, lookahead=1)
     with pytest.warns(UserWarning, match="lookahead of 2 frames"):

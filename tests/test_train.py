@@ -289,10 +289,11 @@ def test_samples_that_kept_their_class_learn_guidance(data: Path, roles: RoleSha
     settings = config(batch=64, objective=ObjectiveConfig(roles=roles, contexts=(2,), guidance=1.5))
     task = FlowTask(data, settings, quiet)
     task.losses(task.module, next(task.batches(0, 0, 1)))
-    _, latents, _, times, label, _, guidance, weaker = seen[0]
+    _, latents, _, times, label, _, guidance, weaker, counted = seen[0]
     dropped = torch.stack([rows == 2 for rows in label.values()]).any(0)  # type: ignore[attr-defined]
     assert 0 < int(dropped.sum()) < 64
     assert torch.equal(guidance, torch.where(dropped, 1.0, 1.5))
+    assert all(bool(rows.all()) for rows in counted.values())  # there is no lookahead
     if roles.joint:
         _, less = weaker(latents, times)  # type: ignore[operator]
         assert not any(bool((rows == 1).all(1).any()) for rows in less.values())
@@ -300,14 +301,42 @@ def test_samples_that_kept_their_class_learn_guidance(data: Path, roles: RoleSha
         assert weaker is None  # the model never generates both
 
 
+def test_guidance_needs_something_to_guide_by(data: Path, silent: Path):
+    learn = ObjectiveConfig(guidance=2.0)
+    with pytest.raises(InputError, match=r"set model\.class_dropout above 0"):
+        FlowTask(data, config(model=ModelConfig(dim=16, depth=1, heads=2, class_dropout=0.0)), quiet)
+    with pytest.raises(InputError, match="no classes: set it to 1"):
+        FlowTask(silent, config(objective=learn), quiet)
+
+
+def test_learnt_guidance_and_lookaheads_are_known_of_the_model(data: Path, silent: Path, tmp_path: Path):
+    trained = flowreel.load(train(data, tmp_path / "run", config(steps=1), quiet)).config.trained
+    assert (trained.guidance, trained.lookaheads) == (1.5, (2,))
+    said: list[str] = []
+    further = config(steps=1, init=str(tmp_path / "run"), objective=ObjectiveConfig())
+    train(data, tmp_path / "further", further, said.append)
+    assert "the pipeline to start from has learnt guidance 1.5, this run is led to 1" in said
+    plain = config(steps=1, objective=ObjectiveConfig(lookaheads=(2,)))
+    assert flowreel.load(train(silent, tmp_path / "silent", plain, quiet)).config.trained.lookaheads == ()
+
+
+@pytest.mark.parametrize(("ahead", "message"), [(3, "lookahead of 3"), (6, "lookahead of 6"), (-2, "lookahead of -2")])
+def test_lookaheads_leave_whole_blocks(ahead: int, message: str):
+    with pytest.raises(InputError, match=message):
+        config(objective=ObjectiveConfig(blocks=(2,), lookaheads=(ahead,)))
+    with pytest.raises(InputError, match=r"model\.causal is set"):
+        config(model=ModelConfig(causal=True, positions="rope"), objective=ObjectiveConfig(lookaheads=(2,)))
+
+
 def test_roles_that_need_sound_are_left_out_without_it(silent: Path):
     lines: list[str] = []
-    task = FlowTask(silent, config(), lines.append)
+    unguided = config(objective=replace(config().objective, guidance=1.0))
+    task = FlowTask(silent, unguided, lines.append)
     assert set(task.roles) <= {"joint", "context"}
     assert any("audio_clean, independent, video_clean are left out" in line for line in lines)
-    only_sound = replace(config().objective, roles=RoleShares(joint=0, audio_clean=1))
+    only_sound = replace(unguided.objective, roles=RoleShares(joint=0, audio_clean=1))
     with pytest.raises(InputError, match="give joint or context a share"):
-        FlowTask(silent, replace(config(), objective=only_sound), quiet)
+        FlowTask(silent, config(objective=only_sound), quiet)
 
 
 # --- held-out clips -----------------------------------------------------------------------------------------------

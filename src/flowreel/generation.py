@@ -125,8 +125,7 @@ def resolve(settings: Settings, config: PipelineConfig, given: Given, frames: in
         raise InputError(f"context {context} was asked for, but the clip to go on from fills {given.prefix} frames")
     method = _method(settings, config, given)
     held = bool(given.streams) and method == "hold"
-    ahead = max(trained.lookaheads, default=0) if held and window >= trained.window else 0
-    lookahead = _first(settings.lookahead, ahead)
+    lookahead = _first(settings.lookahead, _usual_lookahead(window, block, context, config) if held else 0)
     try:
         blocks(window, block, context, lookahead)
     except ValueError as error:
@@ -142,7 +141,7 @@ def resolve(settings: Settings, config: PipelineConfig, given: Given, frames: in
         raise InputError(f"no solver is called {solver!r}: choose {' or '.join(SOLVERS)}")
     _warn_untrained(window, block, context, config)
     if lookahead not in ((trained.lookaheads or (0,)) if held else (0,)):
-        seen = _list(trained.lookaheads) if held else "none where no whole sound or picture is given"
+        seen = _list(trained.lookaheads) if held else "none where no whole sound or picture is held"
         warnings.warn(f"a lookahead of {lookahead} frames: the model was trained with {seen}", stacklevel=3)
     if given.prefix and given.streams:
         warnings.warn("history and a stream are given together: no role of training shows a model that", stacklevel=3)
@@ -165,6 +164,13 @@ def resolve(settings: Settings, config: PipelineConfig, given: Given, frames: in
 def _first(*options: Any) -> Any:
     """The first that was given."""
     return next(option for option in options if option is not None)
+
+
+def _usual_lookahead(window: int, block: int, context: int, config: PipelineConfig) -> int:
+    """The longest lookahead of training that fits such a window; 0 where none does."""
+    trained = config.trained
+    inner = [(window - context - lookahead, lookahead) for lookahead in trained.lookaheads if window >= trained.window]
+    return max((lookahead for left, lookahead in inner if left > 0 and left % block == 0), default=0)
 
 
 def _warn_untrained(window: int, block: int, context: int, config: PipelineConfig) -> None:
@@ -291,8 +297,8 @@ class Generation(Iterator[list[Clip]]):
     @property
     def _fresh(self) -> int:
         """Frames of the window that are kept as they are when the class changes."""
-        window, block = self._settings.window, self._settings.block
-        return window - max(block, window // 3 // block * block)
+        end, block = self._settings.window - self._settings.lookahead, self._settings.block
+        return end - max(block, end // 3 // block * block)
 
     def _label_at(self, frame: int) -> Tensor:
         """The classes (B,) of a frame of the timeline."""

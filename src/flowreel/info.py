@@ -25,6 +25,8 @@ def info(pipe: str | Path | Pipeline, config: LoadConfig, report: Report) -> dic
     latents = " and ".join(f"{k} {'x'.join(map(str, v))}" for k, v in shape.streams.items())
     sound = f"{c.timing.sample_rate} Hz, {shape.mel_bins} mel bins, {shape.mel_steps} steps a frame"
     seen = f"blocks {_list(trained.blocks)}; contexts {_list(trained.contexts)}; roles {_list(trained.roles)}"
+    seen += f"; lookaheads {_list(trained.lookaheads)}" if trained.lookaheads else ""
+    seen += f"; guidance {trained.guidance:g} learnt" if trained.guidance != 1 else ""
     facts: dict[str, Any] = {
         "model": f"{m.kind}, {m.dim} wide, {m.depth} blocks, {m.heads} heads, patch {m.patch}",
         "parameters": sum(p.numel() for p in pipeline.model.parameters()),

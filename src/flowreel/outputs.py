@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flowreel.config import GenerateConfig, to_dict
+from flowreel.config import GenerateConfig, PipelineConfig, from_dict, to_dict
 from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed
 from flowreel.media.writing import write_complete
@@ -163,7 +163,7 @@ class Folder:
         self.path, self._note = path, path / NOTE
         self._identity = _identity(outputs, pipeline, config)
         if self._note.is_file() and any(path.glob("*.mp4")):
-            check_unchanged(self._note, self._identity, "was generated")
+            check_unchanged(self._note, self._identity, "was generated", _with_defaults)
         elif any(output.is_there for output in outputs):
             raise InputError(
                 f"{path} holds files of these names, but no {NOTE} that says what they were made from: "
@@ -202,6 +202,13 @@ def _identity(outputs: list[Output], pipeline: Pipeline, config: GenerateConfig)
         "given": given,
     }
     return json.loads(json.dumps(identity))
+
+
+def _with_defaults(noted: dict[str, Any]) -> dict[str, Any]:
+    """An identity of an older version, whose pipelines had fewer fields."""
+    pipeline = noted["pipeline"]
+    config = to_dict(from_dict(PipelineConfig, pipeline["config"], NOTE))
+    return noted | {"pipeline": pipeline | {"config": json.loads(json.dumps(config))}}
 
 
 def _below(path: Path, config: GenerateConfig, kind: str) -> str:

@@ -39,7 +39,10 @@ from flowreel.task import NOISE, ROLE, WEIGHTS, Batch, purpose_seed
 VALIDATION_SEED = 0x56414C
 """Of the noise, roles and times that a validation loss is measured with: the same for every run."""
 STEPS_PER_FRAME = 40
-"""Solver steps that a frame gets on its way through the window, as the exported folder's default."""
+"""Solver steps that a frame gets on its way through the window, as the exported folder's default; fewer, beside a
+lookahead."""
+WHOLE = {"audio_clean", "video_clean"}
+"""Roles in which a whole stream is given."""
 
 
 def train(data: Path | str, run: Path | str, config: TrainConfig, report: Report = print) -> Path:
@@ -74,6 +77,7 @@ class FlowTask:
         self.roles = {role: share for role, share in dataclasses.asdict(config.objective.roles).items() if share > 0}
         if "audio" not in self.shapes:
             self.roles = self._without_sound(report)
+        self._check_guidance(start, report)
         torch.manual_seed(purpose_seed(config.seed, WEIGHTS, 0))
         self.module = models.build(config.model, self.dataset.shape, len(self.dataset.classes), config.data.window)
         self.module.gradient_checkpointing = config.checkpointing
@@ -100,6 +104,21 @@ class FlowTask:
         if left_out:
             report(f"{self.folder} has no sound: the roles {', '.join(left_out)} are left out")
         return kept
+
+    def _check_guidance(self, start: Pipeline | None, report: Report) -> None:
+        """What ``objective.guidance`` leads away from must be there, and what ``start`` has learnt of it is not lost
+        without a word."""
+        config, classes = self.config, self.dataset.classes
+        scale, before = config.objective.guidance, start.config.trained.guidance if start is not None else 1.0
+        if scale > 1 and classes and config.model.class_dropout == 0:
+            raise InputError(f"objective.guidance {scale:g} needs a null class: set model.class_dropout above 0")
+        if scale > 1 and not classes and not ("joint" in self.roles and WHOLE & set(self.roles)):
+            raise InputError(
+                f"objective.guidance {scale:g} needs something to guide by, and there are no classes: set it to 1, or "
+                "train joint beside audio_clean or video_clean"
+            )
+        if scale != before and start is not None and before > 1:
+            report(f"the pipeline to start from has learnt guidance {before:g}, this run is led to {scale:g}")
 
     def batches(self, start: int, rank: int, world: int) -> Iterator[Batch]:
         config = self.config
@@ -157,7 +176,8 @@ class FlowTask:
             label = self.module.drop_label(label, generators)
         guidance = self._guidance(label, len(positions), device) if settings.guidance > 1 else None
         weaker = partial(unheld, noise=noise) if "joint" in self.roles else None
-        return objective.losses(module, data, noise, t, label, settings.weight, guidance, weaker)
+        counted = {stream: times > 0 for stream, times in t.items()}  # sampling has no use for what the lookahead does
+        return objective.losses(module, data, noise, t, label, settings.weight, guidance, weaker, counted)
 
     def _guidance(self, label: Label, count: int, device: torch.device) -> Tensor:
         """``objective.guidance`` for the samples (B,) of which no class was dropped, 1 for the others."""
@@ -177,7 +197,8 @@ class FlowTask:
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         """The loss and its parts on windows of the test clips: always the same windows, noise, roles and times, with
-        their labels. Frames and noise are those of training's law, so the figures compare with training's."""
+        their labels. Frames and noise are those of training's law, so the figures compare with training's: with
+        ``objective.guidance`` as far as the model has come in following its own guided velocity."""
         if self.held_out is None:
             return {}
         device = next(module.parameters()).device
@@ -221,7 +242,7 @@ class FlowTask:
                 step,
                 cuts=self.config.data.cut > 0,
                 guidance=settings.guidance,
-                lookaheads=settings.lookaheads,
+                lookaheads=settings.lookaheads if WHOLE & set(self.roles) else (),
             ),
             steps=max(4, math.ceil(STEPS_PER_FRAME * min(settings.blocks) / window)),
         )

@@ -6,22 +6,26 @@ Knows: how two sets of settings are compared. Does not know: what they mean.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from flowreel.config import flat, read_json
 from flowreel.errors import InputError
+
+Known: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
 SHOWN = 8
 """How many differences a message lists."""
 
 
-def check_unchanged(note: Path, now: dict[str, Any], did: str) -> None:
+def check_unchanged(note: Path, now: dict[str, Any], did: str, known: Known = lambda values: values) -> None:
     """Raise :class:`InputError` listing what differs between the settings in the file ``note`` and ``now``.
 
-    ``did`` is what happened to the note's folder, such as "was prepared".
+    ``did`` is what happened to the note's folder, such as "was prepared"; ``known`` adds to what an older version noted
+    the settings that there were not at the time.
     """
-    before, after = flat(read_json(note)), flat(json.loads(json.dumps(now)))  # tuples become lists
+    before, after = flat(known(read_json(note))), flat(json.loads(json.dumps(now)))  # tuples become lists
     differing = [
         f"{name}: was {_shown(before.get(name))}, now {_shown(after.get(name))}"
         for name in sorted(before.keys() | after.keys())

@@ -81,17 +81,32 @@ def test_blocks_and_contexts_are_drawn_evenly() -> None:
     assert near(paired / n, 0.5, n)
 
 
-def test_lookaheads_belong_to_what_is_given_whole() -> None:
-    drawn = draw(400, frames=8, shares=dict.fromkeys(ROLES, 1.0), contexts=(2,), blocks=(2,), lookaheads=(2, 4))
-    ends = collections.Counter()
+def test_lookaheads_are_for_what_is_given_whole_and_for_what_it_is_compared_with() -> None:
+    drawn = draw(600, frames=8, shares=dict.fromkeys(ROLES, 1.0), contexts=(2,), blocks=(2,), lookaheads=(2, 4))
+    ahead: dict[str, collections.Counter[int]] = {name: collections.Counter() for name in ROLES}
     for t in drawn:
         free = min(t.values(), key=lambda times: float(times.sum()))
-        ahead = int((free == EDGE).sum())
-        if role(t) in ("audio_clean", "video_clean") and bool((free > EDGE).any()):
-            assert bool((free[-2:] == EDGE).all())
-            ends["ahead"] += ahead >= 4
-            ends["all"] += 1
-    assert 0.3 < ends["ahead"] / ends["all"] < 0.8
+        count = int((free == 0).sum())
+        assert bool((free[8 - count :] == 0).all())
+        assert bool((free[: 8 - count] > 0).all())
+        ahead[role(t)][count] += 1
+    for name in ("audio_clean", "video_clean"):
+        assert set(ahead[name]) == {2, 4}
+        assert near(ahead[name][2] / ahead[name].total(), 0.5, ahead[name].total())
+    assert set(ahead["joint"]) == {0, 2, 4}
+    assert near(ahead["joint"][0] / ahead["joint"].total(), 1 / 3, ahead["joint"].total())
+    assert set(ahead["independent"]) == set(ahead["context"]) == {0}
+
+
+def test_what_does_not_count_counts_zero_and_stays_in_the_mean() -> None:
+    (data, noise), t = batch(), some_times()
+    counted = {k: torch.rand(4, 3) > 0.4 for k in BOTH}
+    parts = losses(Stub(), data, noise, t, counted=counted)
+    times = {k: v.clamp(EDGE, 1 - EDGE).where(v < 1, v) for k, v in t.items()}
+    for k, part in parts.items():
+        x = per_frame(times[k], data[k]) * data[k] + (1 - per_frame(times[k], data[k])) * noise[k]
+        error = (Stub()({k: x}, t)[k] - (data[k] - noise[k])).square().flatten(2).mean(2)
+        torch.testing.assert_close(part, error.where(counted[k] & (t[k] < 1), 0).mean())
 
 
 def test_contexts_belong_to_their_role_alone() -> None:
@@ -317,6 +332,19 @@ def test_guidance_leads_the_target_away_from_what_knows_less() -> None:
         lead = (1 - 1 / scale).reshape(4, 1, 1, 1, 1) * (0.7 * x + 0.3 * x)
         error = (0.7 * x - (data[k] - noise[k] + lead)).square().flatten(2).mean(2)
         torch.testing.assert_close(part, error.where(t[k] < 1, 0).mean())
+
+
+def test_guidance_in_bfloat16_leaves_every_weight_its_gradient() -> None:
+    network = torch.nn.Linear(1, 1)
+
+    def model(x: Latents, times: Times, label: Tensor | None = None) -> Latents:  # noqa: ARG001
+        return {k: network(v.unsqueeze(-1)).squeeze(-1) for k, v in x.items()}
+
+    data, noise = batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        parts = losses(model, data, noise, some_times(), torch.arange(4), guidance=torch.full((4,), 2.0))
+    sum(parts.values()).backward()  # type: ignore[union-attr]
+    assert all(weight.grad is not None for weight in network.parameters())
 
 
 def test_guidance_of_one_is_none() -> None:

@@ -228,6 +228,24 @@ def test_the_lookahead_is_noise_beside_what_is_given(cut: tuple[int, int, int], 
     torch.testing.assert_close(got["video"], 3 * noise[:, : turns * block] + 1, atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("length", [0, 3, 10])
+def test_the_lookahead_takes_shape_where_what_is_given_ends(length: int) -> None:
+    given, velocity, turns = data(40), Tripling(), 14
+    condition = known({"audio": given["audio"]}, {"audio": length})
+    got = take(turns, velocity, Noise(), 8, 2, 1, 0, condition=condition, lookahead=3)
+    noise = Noise.whole(40)
+    lengths = []
+    for start, (_, t, t_next) in enumerate(velocity.calls[2 * 5 :: 2], 1):  # the first step of each turn after the ramp
+        assert (t_next["video"] >= t["video"]).all()
+        lengths.append(int((t_next["video"][0] == 0).sum()))
+        assert (lengths[-1] == 3) == (start + 8 <= length)
+    assert lengths[-4:] == [0] * 4
+    assert all(0 <= a - b <= 1 for a, b in itertools.pairwise(lengths))
+    torch.testing.assert_close(got["video"], 3 * noise["video"][:, :turns] + 1, atol=2e-5, rtol=1e-5)
+    assert torch.equal(got["audio"][:, :length], given["audio"][:, :length])
+    torch.testing.assert_close(got["audio"][:, length:], 3 * noise["audio"][:, length:turns] + 1, atol=2e-5, rtol=1e-5)
+
+
 def test_a_given_stream_with_a_prefix() -> None:
     given, velocity = data(40), Tripling()
     got = take(6, velocity, Noise(), 6, 2, 1, 2, euler, known(given, {"audio": 40, "video": 2}))

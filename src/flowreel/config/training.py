@@ -190,6 +190,7 @@ class TrainConfig(LoopConfig):
                     "window and context must be multiples of every block, and context smaller than the window",
                 )
             for lookahead in objective.lookaheads:
+                check(not self.model.causal, "objective.lookaheads are for models that see ahead: model.causal is set")
                 check(
                     0 <= lookahead < window and (window - lookahead) % block == 0,
                     f"data.window {window} with a lookahead of {lookahead} can't be cut into blocks of {block}: "

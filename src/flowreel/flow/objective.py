@@ -43,17 +43,19 @@ def draw_times(
         shares: role -> relative share (see :data:`ROLES`).
         warmup: share of ``ramp``, the rest is ``roll`` (0.2 as published).
         blocks, contexts, lookaheads: drawn evenly; contexts for the role ``context`` alone, lookaheads (how many frames
-            at the end are noise) for the roles that are given a whole stream.
+            at the end stay noise) for the roles that are given a whole stream, and with none as one more of them for
+            ``joint``, which guidance by what is given compares those with.
         progress: the law of u; ``logit_normal`` is sigmoid of a standard normal.
 
     Returns:
-        stream -> (frames,) times in [0, 1]; exactly 1 where a frame is given.
+        stream -> (frames,) times in [0, 1]; exactly 1 where a frame is given, exactly 0 where it stays noise.
     """
     role = _draw_role(generator, shares, streams)
     block = _choose(generator, blocks)
     context = _choose(generator, contexts) if role == "context" else 0
     whole = role in ("audio_clean", "video_clean")
-    lookahead = _choose(generator, lookaheads) if whole and lookaheads else 0
+    ahead = lookaheads if whole else (0, *lookaheads) if role == "joint" else ()
+    lookahead = _choose(generator, ahead) if lookaheads and ahead else 0
     schedule = ramp if _uniform(generator) < warmup else roll
 
     def times() -> Tensor:
@@ -63,7 +65,8 @@ def draw_times(
             else torch.rand(1, generator=generator)
         )
         t = schedule(u, frames, block, context, lookahead)[0]
-        return torch.cat([t[:context], t[context:].clamp(EDGE, 1 - EDGE)])
+        end = frames - lookahead
+        return torch.cat([t[:context], t[context:end].clamp(EDGE, 1 - EDGE), t[end:]])
 
     shared = times()
     drawn = {stream: times() if role == "independent" and i else shared for i, stream in enumerate(streams)}
@@ -111,6 +114,7 @@ def losses(
     weight: Literal["none", "logit_normal"] = "none",
     guidance: Tensor | None = None,
     weaker: Weaker | None = None,
+    counted: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Per stream, the mean over B*T frames of w(t) times the frame's mean squared velocity error.
 
@@ -119,13 +123,14 @@ def losses(
 
     With ``guidance`` s above 1 the model learns its own guided velocity (arXiv 2502.12154), which sampling then has in
     one pass: a sample's target ``data - noise`` becomes ``data - noise + (1 - 1/s) * (v_label - v_null)``, without a
-    gradient through the difference. Where the model meets it, ``v_label`` is ``v_null + s * (target - v_null)``.
+    gradient through the difference. A model that meets it has ``v_label = v_null + s * (mean(data - noise) - v_null)``.
 
     Args:
         data, noise: (B, T, ...) per stream.
         t: (B, T) per stream; clamped to [1e-6, 1 - 1e-6] where it is not exactly 1.
-        guidance: (B,) of 1 or more; 1 for samples without a class, whose velocity is what the others are led away from.
+        guidance: (B,) of 1 or more; 1 for samples whose class was dropped: from their velocity the others are led away.
         weaker: what the null class is given; by default the same x and t.
+        counted: (B, T) per stream, False for frames that count 0 like held ones; by default none.
 
     Returns:
         stream -> scalar.
@@ -142,15 +147,16 @@ def losses(
     predicted = model(x, times, label)
     target = {k: data[k] - noise[k] for k in data}
     if guidance is not None:
-        with torch.no_grad():
+        with torch.no_grad():  # after the other pass: autocast would keep weights that were cast without a gradient
             null = model(*(weaker(x, times) if weaker else (x, times)), None)
             lead = (1 - 1 / guidance).unsqueeze(1)
             target = {k: v + per_frame(lead, v) * (predicted[k].detach() - null[k]) for k, v in target.items()}
     result = {}
     for k in data:
         error = (predicted[k] - target[k]).square().flatten(2).mean(2)  # (B, T)
+        left_out = held[k] if counted is None else held[k] | ~counted[k]
         w = logit_normal_density(inner[k]) if weight == "logit_normal" else torch.ones_like(inner[k])
-        result[k] = torch.where(held[k], 0, error * w).mean()
+        result[k] = torch.where(left_out, 0, error * w).mean()
     return result
 
 

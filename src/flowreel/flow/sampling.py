@@ -49,7 +49,8 @@ def stream(
         frames: length of the full window, context and lookahead included.
         steps: solver steps per turn, at least 1.
         condition: what is known, see :data:`Condition`.
-        lookahead: how many frames at the window's end stay noise, so that what is known of them is seen early.
+        lookahead: how many frames at the window's end stay noise, so that what is known of them is seen early. Where
+            nothing more is known they take shape as well, a block more each turn.
 
     Yields:
         ``{stream: (B, block, ...)}``.
@@ -91,7 +92,12 @@ def _roll_on(
             window = window.without(block)
         window = window.joined(_Window.of(noise(block), condition, end))
         end += block
-        window = window.walk(velocity, roll(turn, window.length, block, history, lookahead), step)
+        times = roll(turn, window.length, block, history, lookahead)
+        if lookahead >= block and not window.known(block):
+            lookahead -= block
+            further = roll(turn, window.length, block, history, lookahead)
+            times = torch.lerp(times[:1], further[-1:], turn[:, None])
+        window = window.walk(velocity, times, step)
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,10 @@ class _Window:
     @property
     def length(self) -> int:
         return next(iter(self.x.values())).shape[1]
+
+    def known(self, frames: int) -> bool:
+        """Whether anything is held in the newest ``frames`` frames."""
+        return any(bool(held[:, -frames:].any()) for held in self.held.values())
 
     def without(self, frames: int) -> _Window:
         """The window after its oldest ``frames`` frames have left."""

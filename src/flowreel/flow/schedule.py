@@ -1,10 +1,10 @@
 """Schedules: the time of every frame of a window, as a function of progress u.
 
 A window of ``frames`` is cut into blocks of ``block`` frames; the first ``context`` frames are finished history, at
-t = 1. With ``m = (frames - context) / block`` blocks after it, ``ramp`` warms up from pure noise to a staggered
-window and ``roll`` moves every block 1/m nearer to the data. ``block=1, context=0`` is R-FLAV's rolling flow matching
-(arXiv 2503.08307); ``block=frames`` makes both ``t = u``: a clip. The last ``lookahead`` frames stay noise, at t = 0:
-what is given there is seen before anything takes shape that should follow it.
+t = 1, and the last ``lookahead`` frames stay noise, at t = 0: what is given there is seen before anything takes shape
+that should follow it. With ``m = (frames - context - lookahead) / block`` blocks between them, ``ramp`` warms up from
+pure noise to a staggered window and ``roll`` moves every block 1/m nearer to the data. ``block=1, context=0`` is
+R-FLAV's rolling flow matching (arXiv 2503.08307); ``block=frames`` makes both ``t = u``: a clip.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def blocks(frames: int, block: int = 1, context: int = 0, lookahead: int = 0) ->
         ahead = f" and lookahead {lookahead}" if lookahead else ""
         raise ValueError(
             f"a window of {frames} frames with context {context}{ahead} can't be cut into blocks of {block}: "
-            "context and what is left of the window must be multiples of block, context at least 0 and below frames"
+            "context and what is left of the window must be multiples of block, none below 0 and something left"
         )
     return inner // block
 
