@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The shipped pipeline `world`, from nothing: clips of the procedural world -> codec -> latents -> flow -> pipeline -> figures.
-# On two CPU cores: clips 7 min, autoencoder 8 min, vocoder 5 min, latents 4 min, flow 3 h 50, figures 1 h 30. Each step goes on
+# On two CPU cores: clips 7 min, autoencoder 8 min, vocoder 5 min, latents 4 min, flow 4 h, figures 1 h. Each step goes on
 # where it was stopped. OUT/world is the pipeline; to ship it, put it in the place of src/flowreel/weights/world.
 set -euo pipefail
 if [ $# -ne 1 ]; then
