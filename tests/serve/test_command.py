@@ -12,6 +12,9 @@ import time
 from contextlib import closing
 
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from flowreel.cli import COMMANDS, main, parse
 
@@ -57,6 +60,8 @@ def test_it_is_ready_serves_and_ends() -> None:
             page.request("GET", "/")
             with page.getresponse() as answer:
                 assert answer.status == 200
+        with pytest.raises(InvalidStatus):  # which is no error of the server's
+            connect(f"ws://127.0.0.1:{found[1]}/ws", origin=Origin("http://elsewhere.example"))
         with closing(http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=20)) as player:
             player.request("GET", "/stream.mp4")
             with player.getresponse() as stream:

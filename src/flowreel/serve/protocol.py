@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -18,7 +19,12 @@ FRAMES = 64
 
 
 class QuietServer(uvicorn.Server):
-    """Ends when it is interrupted, and is done with that: uvicorn's own raises the signal again when it has ended."""
+    """Ends when it is interrupted, and is done with that: uvicorn's own raises the signal again when it has ended. A
+    WebSocket that was refused is no error."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        logging.getLogger("uvicorn.error").addFilter(_is_news)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -31,6 +37,10 @@ class QuietServer(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return "without completing handshake" not in record.getMessage()
 
 
 class TimedProtocol(H11Protocol):
