@@ -68,6 +68,7 @@ class Fragmenter:
         context.time_base = 1 / self._rate
         context.options = {"crf": str(quality), "preset": "veryfast", "tune": "zerolatency", "forced-idr": "1"}
         context.gop_size = 1_000_000  # key frames are asked for
+        context.thread_count = 1  # its own threads would live until the encoder is collected
         context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
         context.color_range = 1
         return stream
