@@ -105,7 +105,7 @@ class Fragmenter:
             large = picture.repeat(self._repeat, 0).repeat(self._repeat, 1)
             odd = ((0, large.shape[0] % 2), (0, large.shape[1] % 2), (0, 0))
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.pad(large, odd, "edge")), format="rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", threads=1)
             frame.pts, frame.time_base = self.frames + number, 1 / self._rate
             frame.pict_type = av.video.frame.PictureType.I if number == 0 else av.video.frame.PictureType.NONE
             packets += self._video.encode(frame)
