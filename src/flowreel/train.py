@@ -41,8 +41,6 @@ VALIDATION_SEED = 0x56414C
 STEPS_PER_FRAME = 40
 """Solver steps that a frame gets on its way through the window, as the exported folder's default; fewer, beside a
 lookahead."""
-WHOLE = {"audio_clean", "video_clean"}
-"""Roles in which a whole stream is given."""
 
 
 def train(data: Path | str, run: Path | str, config: TrainConfig, report: Report = print) -> Path:
@@ -112,7 +110,7 @@ class FlowTask:
         scale, before = config.objective.guidance, start.config.trained.guidance if start is not None else 1.0
         if scale > 1 and classes and config.model.class_dropout == 0:
             raise InputError(f"objective.guidance {scale:g} needs a null class: set model.class_dropout above 0")
-        if scale > 1 and not classes and not ("joint" in self.roles and WHOLE & set(self.roles)):
+        if scale > 1 and not classes and not ("joint" in self.roles and objective.WHOLE & set(self.roles)):
             raise InputError(
                 f"objective.guidance {scale:g} needs something to guide by, and there are no classes: set it to 1, or "
                 "train joint beside audio_clean or video_clean"
@@ -242,7 +240,7 @@ class FlowTask:
                 step,
                 cuts=self.config.data.cut > 0,
                 guidance=settings.guidance,
-                lookaheads=settings.lookaheads if WHOLE & set(self.roles) else (),
+                lookaheads=settings.lookaheads if objective.WHOLE & set(self.roles) else (),
             ),
             steps=max(4, math.ceil(STEPS_PER_FRAME * min(settings.blocks) / window)),
         )

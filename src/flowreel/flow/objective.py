@@ -18,6 +18,8 @@ from flowreel.flow.schedule import ramp, roll
 from flowreel.flow.types import Latents, Model, Times, mix, per_frame
 
 ROLES = ("joint", "independent", "audio_clean", "video_clean", "context")
+WHOLE = frozenset({"audio_clean", "video_clean"})
+"""Roles in which a whole stream is given."""
 EDGE = 1e-6
 """Times are kept this far from 0 and 1, where the logit-normal weight is not defined; t = 1 itself means held."""
 
@@ -53,7 +55,7 @@ def draw_times(
     role = _draw_role(generator, shares, streams)
     block = _choose(generator, blocks)
     context = _choose(generator, contexts) if role == "context" else 0
-    whole = role in ("audio_clean", "video_clean")
+    whole = role in WHOLE
     ahead = lookaheads if whole else (0, *lookaheads) if role == "joint" else ()
     lookahead = _choose(generator, ahead) if lookaheads and ahead else 0
     schedule = ramp if _uniform(generator) < warmup else roll
