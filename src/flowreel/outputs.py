@@ -208,7 +208,7 @@ def _with_defaults(noted: dict[str, Any]) -> dict[str, Any]:
     """An identity of an older version, whose pipelines had fewer fields."""
     pipeline = noted["pipeline"]
     config = to_dict(from_dict(PipelineConfig, pipeline["config"], NOTE))
-    return noted | {"pipeline": pipeline | {"config": json.loads(json.dumps(config))}}
+    return noted | {"pipeline": pipeline | {"config": config}}
 
 
 def _below(path: Path, config: GenerateConfig, kind: str) -> str:

@@ -25,7 +25,8 @@ def check_unchanged(note: Path, now: dict[str, Any], did: str, known: Known = la
     ``did`` is what happened to the note's folder, such as "was prepared"; ``known`` adds to what an older version noted
     the settings that there were not at the time.
     """
-    before, after = flat(known(read_json(note))), flat(json.loads(json.dumps(now)))  # tuples become lists
+    both = (known(read_json(note)), now)
+    before, after = (flat(json.loads(json.dumps(values))) for values in both)  # tuples become lists
     differing = [
         f"{name}: was {_shown(before.get(name))}, now {_shown(after.get(name))}"
         for name in sorted(before.keys() | after.keys())
