@@ -282,17 +282,24 @@ def test_data_without_classes_has_no_labels(silent: Path, monkeypatch):
     assert given == [None]
 
 
+@pytest.mark.parametrize("given", [None, 3.0])
 @pytest.mark.parametrize("roles", [ALL_ROLES, RoleShares(joint=0, audio_clean=1)])
-def test_samples_that_kept_their_class_learn_guidance(data: Path, roles: RoleShares, monkeypatch):
+def test_samples_that_kept_their_class_learn_guidance(
+    data: Path, roles: RoleShares, given: float | None, monkeypatch: pytest.MonkeyPatch
+):
     seen: list[tuple[object, ...]] = []
     monkeypatch.setattr(objective, "losses", lambda *given: seen.append(given) or {})
-    settings = config(batch=64, objective=ObjectiveConfig(roles=roles, contexts=(2,), guidance=1.5))
+    settings = config(
+        batch=64, objective=ObjectiveConfig(roles=roles, contexts=(2,), guidance=1.5, given_guidance=given)
+    )
     task = FlowTask(data, settings, quiet)
     task.losses(task.module, next(task.batches(0, 0, 1)))
     _, latents, _, times, label, _, guidance, weaker, counted = seen[0]
     dropped = torch.stack([rows == 2 for rows in label.values()]).any(0)  # type: ignore[attr-defined]
     assert 0 < int(dropped.sum()) < 64
-    assert torch.equal(guidance, torch.where(dropped, 1.0, 1.5))
+    whole = torch.stack([(rows == 1).all(1) for rows in times.values()]).any(0)  # type: ignore[attr-defined]
+    assert bool(whole.any())
+    assert torch.equal(guidance, torch.where(dropped, 1.0, torch.where(whole, given or 1.5, 1.5)))
     assert all(bool(rows.all()) for rows in counted.values())  # there is no lookahead
     if roles.joint:
         _, less = weaker(latents, times)  # type: ignore[operator]
@@ -307,6 +314,10 @@ def test_guidance_needs_something_to_guide_by(data: Path, silent: Path):
         FlowTask(data, config(model=ModelConfig(dim=16, depth=1, heads=2, class_dropout=0.0)), quiet)
     with pytest.raises(InputError, match="no classes: set it to 1"):
         FlowTask(silent, config(objective=learn), quiet)
+    with pytest.raises(InputError, match=r"guidance 2 needs something to guide by"):
+        FlowTask(silent, config(objective=ObjectiveConfig(given_guidance=2.0)), quiet)
+    with pytest.raises(InputError, match=r"objective\.given_guidance must be 1 or more, not 0\.5"):
+        ObjectiveConfig(given_guidance=0.5)
 
 
 def test_learnt_guidance_and_lookaheads_are_known_of_the_model(data: Path, silent: Path, tmp_path: Path):

@@ -15,7 +15,6 @@ from typing import Any
 
 from flowreel.config import GenerateConfig
 from flowreel.errors import InputError
-from flowreel.generation import Settings
 from flowreel.given import Given
 from flowreel.loading import load
 from flowreel.media import Clip, Writer
@@ -32,6 +31,7 @@ from flowreel.outputs import (
 from flowreel.pipeline import Pipeline
 from flowreel.processes import device
 from flowreel.report import Report
+from flowreel.settings import Settings
 
 
 def generate(pipe: str | Path | Pipeline, config: GenerateConfig, report: Report) -> list[Path]:

@@ -1,4 +1,4 @@
-"""One generation of B samples in step: settings made whole, and the endless stream of chunks that can be steered.
+"""One generation of B samples in step: the endless stream of chunks that can be steered.
 
 Data flows one way: guidance + solver + schedule (``flow.sampling.stream``) -> latents of finished frames -> the codec's
 stream decoder -> chunks of clips.
@@ -6,232 +6,26 @@ stream decoder -> chunks of clips.
 
 from __future__ import annotations
 
-import difflib
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from numbers import Integral
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from flowreel.codec import Codec
 from flowreel.config import PipelineConfig
-from flowreel.errors import InputError
 from flowreel.flow.guidance import Weaker, classifier_free, gradient, unheld
 from flowreel.flow.noise import SampleNoise, sample_seed
 from flowreel.flow.sampling import Condition, stream
-from flowreel.flow.schedule import blocks
-from flowreel.flow.solver import euler, heun
 from flowreel.flow.types import Latents, Times
 from flowreel.given import Given
 from flowreel.media import Clip
 from flowreel.models import Network, Remembered
+from flowreel.seam import Seam
+from flowreel.settings import SOLVERS, Resolved, check_guidance, class_index
 
-SOLVERS = {"euler": euler, "heun": heun}
-LONGEST_CLIP = 4
-"""Of models that make clips: the longest one, in trained windows."""
-GRADIENT_SCALE = 25.0
-"""R-FLAV's published scale, 100 with a mean that runs over its batch of 4, per sample."""
 _KNOWN_NOISE = 0x4B4E4F57
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to sample; None takes what the pipeline was trained or saved with.
-
-    Attributes:
-        guidance: classifier-free scale, 1 is none.
-        steps: solver steps per turn (of a clip: in all).
-        block: frames that are finished together; the window's length makes clips.
-        context: finished frames that the window keeps in sight.
-        lookahead: frames at the window's end that stay noise, so that what is given there is seen before anything takes
-            shape; the most that training has shown where a whole sound or picture is held, otherwise 0.
-        window: frames in the window; other than the trained length needs positions that are not learned.
-        method: how a given sound or picture is followed: "hold" at t = 1 (for models that have seen that in training),
-            by the "gradient" through the network (R-FLAV's way for models trained jointly alone), or "auto".
-        gradient_scale: strength of "gradient".
-        precision: of the network's arithmetic; "bfloat16" (autocast) is faster on GPUs and on CPUs that know it.
-    """
-
-    guidance: float | None = None
-    steps: int | None = None
-    solver: Literal["euler", "heun"] | None = None
-    block: int | None = None
-    context: int | None = None
-    lookahead: int | None = None
-    window: int | None = None
-    method: Literal["auto", "hold", "gradient"] = "auto"
-    gradient_scale: float = GRADIENT_SCALE
-    precision: Literal["float32", "bfloat16"] = "float32"
-
-    @classmethod
-    def of(cls, options: dict[str, Any]) -> Settings:
-        """Settings by name; an unknown one is an :class:`InputError` that names the closest."""
-        names = [f.name for f in fields(cls)]
-        for name in options:
-            if name not in names:
-                close = difflib.get_close_matches(
-                    name, [*names, "seconds", "label", "seed", "audio", "video", "prefix"], 1
-                )
-                meant = f", did you mean {close[0]}?" if close else ""
-                raise InputError(f"there is no setting {name!r}{meant}; there are {', '.join(names)}")
-        return cls(**options)
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """:class:`Settings` with nothing left open."""
-
-    guidance: float
-    steps: int
-    solver: Literal["euler", "heun"]
-    block: int
-    context: int
-    lookahead: int
-    window: int
-    method: Literal["hold", "gradient"]
-    gradient_scale: float
-    precision: Literal["float32", "bfloat16"]
-
-
-def makes_clips(config: PipelineConfig) -> bool:
-    """Whether the model was trained on whole clips alone: every block is the window."""
-    return all(block == config.trained.window for block in config.trained.blocks)
-
-
-def resolve(settings: Settings, config: PipelineConfig, given: Given, frames: int | None = None) -> Resolved:
-    """Fill in what was left open and check it against what the model was trained with.
-
-    Args:
-        frames: length of the clip that is wanted, for models of whole clips.
-
-    Raises:
-        InputError: a combination that can't work. Values that training has not seen are warned about.
-    """
-    trained = config.trained
-    clips = makes_clips(config)
-    whole = frames if clips and settings.block is None else None
-    if whole is not None and whole > LONGEST_CLIP * trained.window:
-        raise InputError(
-            f"a clip of {whole} frames was asked for, but this model makes clips of {trained.window} and can't roll: "
-            f"ask for at most {LONGEST_CLIP * trained.window / config.timing.fps:g} s"
-        )
-    window = _first(settings.window, whole, trained.window)
-    block = _first(settings.block, window if clips else min(trained.blocks))
-    context = _first(settings.context, given.prefix)
-    if given.prefix and context != given.prefix:
-        raise InputError(f"context {context} was asked for, but the clip to go on from fills {given.prefix} frames")
-    method = _method(settings, config, given)
-    held = bool(given.streams) and method == "hold"
-    lookahead = _first(settings.lookahead, _usual_lookahead(window, block, context, config) if held else 0)
-    try:
-        blocks(window, block, context, lookahead)
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    usual = config.steps if clips else max(1, round(config.steps * block / min(trained.blocks)))
-    steps = _first(settings.steps, usual)
-    if steps < 1:
-        raise InputError(f"steps must be at least 1, not {steps}")
-    guidance = _first(settings.guidance, config.guidance)
-    check_guidance(guidance, config)
-    solver = settings.solver or config.solver
-    if solver not in SOLVERS:
-        raise InputError(f"no solver is called {solver!r}: choose {' or '.join(SOLVERS)}")
-    _warn_untrained(window, block, context, config)
-    if lookahead not in ((trained.lookaheads or (0,)) if held else (0,)):
-        seen = _list(trained.lookaheads) if held else "none where no whole sound or picture is held"
-        warnings.warn(f"a lookahead of {lookahead} frames: the model was trained with {seen}", stacklevel=3)
-    if given.prefix and given.streams:
-        warnings.warn("history and a stream are given together: no role of training shows a model that", stacklevel=3)
-    if settings.precision not in ("float32", "bfloat16"):
-        raise InputError(f"no precision is called {settings.precision!r}: choose float32 or bfloat16")
-    return Resolved(
-        guidance,
-        steps,
-        solver,
-        block,
-        context,
-        lookahead,
-        window,
-        method,
-        settings.gradient_scale,
-        settings.precision,
-    )
-
-
-def _first(*options: Any) -> Any:
-    """The first that was given."""
-    return next(option for option in options if option is not None)
-
-
-def _usual_lookahead(window: int, block: int, context: int, config: PipelineConfig) -> int:
-    """The longest lookahead of training that fits such a window; 0 where none does."""
-    trained = config.trained
-    inner = [(window - context - lookahead, lookahead) for lookahead in trained.lookaheads if window >= trained.window]
-    return max((lookahead for left, lookahead in inner if left > 0 and left % block == 0), default=0)
-
-
-def _warn_untrained(window: int, block: int, context: int, config: PipelineConfig) -> None:
-    trained, clips = config.trained, makes_clips(config)
-    if window != trained.window:
-        warnings.warn(f"a window of {window} frames: the model was trained with {trained.window}", stacklevel=4)
-    if block not in trained.blocks and not (clips and block == window):
-        warnings.warn(f"blocks of {block} frames: the model was trained with {_list(trained.blocks)}", stacklevel=4)
-    if context not in trained.contexts:
-        warnings.warn(
-            f"a context of {context} frames: the model was trained with {_list(trained.contexts)}", stacklevel=4
-        )
-
-
-def _list(values: Sequence[int]) -> str:
-    return ", ".join(map(str, values)) or "none"
-
-
-def _method(settings: Settings, config: PipelineConfig, given: Given) -> Literal["hold", "gradient"]:
-    if not given.streams:
-        return "hold"
-    role = f"{given.streams[0]}_clean"
-    seen = role in config.trained.roles
-    if settings.method == "auto":
-        return "hold" if seen else "gradient"
-    if settings.method == "hold" and not seen:
-        warnings.warn(
-            f"the given {given.streams[0]} is held clean, which the model has not seen in training", stacklevel=4
-        )
-    return settings.method
-
-
-def check_guidance(scale: float, config: PipelineConfig) -> None:
-    """Raise :class:`InputError` where classifier-free guidance at ``scale`` can't work."""
-    if scale == 1:
-        return
-    if not config.classes:
-        raise InputError(f"guidance {scale:g} needs classes, and this model has none: use guidance 1")
-    if config.model.class_dropout == 0:
-        raise InputError(f"guidance {scale:g} needs a model that was trained with class dropout: use guidance 1")
-
-
-def class_index(label: str | int, config: PipelineConfig) -> int:
-    """The index of a class given by name or index.
-
-    Raises:
-        InputError: no such class; names those there are.
-    """
-    classes = config.classes
-    if not classes:
-        raise InputError(f"label {label!r} was given, but this model has no classes: leave it out")
-    if isinstance(label, str) and label in classes:
-        return classes.index(label)
-    if isinstance(label, Integral) or (isinstance(label, str) and label.isdecimal()):
-        index = int(label)
-        if 0 <= index < len(classes):
-            return index
-    raise InputError(
-        f"no class is called {label!r}: choose one of {', '.join(classes[:20])}, or an index from 0 to "
-        f"{len(classes) - 1}"
-    )
 
 
 class Generation(Iterator[list[Clip]]):
@@ -263,6 +57,7 @@ class Generation(Iterator[list[Clip]]):
         shapes = config.shape.streams
         self._known_noise = self._store_noise(seeds, device) if given.streams else {}
         self._decoder = codec.decoder(len(seeds))
+        self._seam = Seam(given, len(seeds)) if given.prefix else None
         self._latents = stream(
             self._bind(),
             SampleNoise(seeds, shapes, device),
@@ -324,7 +119,7 @@ class Generation(Iterator[list[Clip]]):
             return next(self._rest)
         chunks: list[Clip] = []
         while not chunks:
-            chunks = self._decoder.push(self._block())
+            chunks = self._decoded(self._block())
         return self._finished(chunks)
 
     def until(self, frames: int) -> Iterator[list[Clip]]:
@@ -332,11 +127,11 @@ class Generation(Iterator[list[Clip]]):
         while frames > 0:
             block = self._block()
             frames, length = frames - self._settings.block, min(frames, self._settings.block)
-            chunks = self._decoder.push({k: v[:, :length] for k, v in block.items()})
+            chunks = self._decoded({k: v[:, :length] for k, v in block.items()})
             if chunks:
                 yield self._finished(chunks)
         self._latents.close()
-        rest = self._decoder.finish()
+        rest = self._behind_seam(self._decoder.finish())
         if rest:
             yield self._finished(rest)
 
@@ -344,6 +139,15 @@ class Generation(Iterator[list[Clip]]):
         block = next(self._latents)
         self._turns += 1
         return block
+
+    def _decoded(self, latents: Latents) -> list[Clip]:
+        """One chunk per sample of what is final now, or an empty list. History goes through the decoder first."""
+        if self._seam is not None:
+            latents = self._seam.before(latents)
+        return self._behind_seam(self._decoder.push(latents))
+
+    def _behind_seam(self, chunks: list[Clip]) -> list[Clip]:
+        return self._seam.mend(chunks) if self._seam is not None else chunks
 
     def _finished(self, chunks: list[Clip]) -> list[Clip]:
         names = self._names(len(chunks), self._made + self._given.prefix)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from flowreel.codec import Codec
-from flowreel.config import LatentShape
+from flowreel.config import PipelineConfig
 from flowreel.errors import InputError
 from flowreel.flow.types import Latents
 from flowreel.media import Clip, probe, read_sound, samples_for
@@ -30,14 +30,16 @@ Media = Clip | str | Path
 class Given:
     """Known latents of one sample ``{stream: (T, ...)}`` in model space, and the media they came from.
 
-    ``prefix``: how many frames at the beginning are history. ``frames`` (T, H, W, 3) and ``audio`` (S,) belong to the
-    generated part and replace what decoding would give: the output keeps the sound or picture that was given.
+    ``prefix``: how many frames at the beginning are history, ``last`` (H, W, 3): the last of them as it was given.
+    ``frames`` (T, H, W, 3) and ``audio`` (S,) belong to the generated part and replace what decoding would give: the
+    output keeps the sound or picture that was given.
     """
 
     latents: Latents = field(default_factory=dict)
     prefix: int = 0
     frames: np.ndarray | None = None
     audio: np.ndarray | None = None
+    last: np.ndarray | None = None
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -61,6 +63,11 @@ class Given:
             latents[k] = v[places.clamp(max=len(v) - 1)][None]
             masks[k] = (places < len(v))[None]
         return latents, masks
+
+    def last_frame(self, sample: int = 0) -> np.ndarray:  # noqa: ARG002
+        """Of the history that a sample goes on from, (H, W, 3) uint8."""
+        assert self.last is not None, "a prefix comes with its last frame"
+        return self.last
 
     def fits(self, batch: int) -> bool:  # noqa: ARG002
         """Whether it can be given to ``batch`` samples in step."""
@@ -92,6 +99,9 @@ class Each(Given):
         masks = {k: torch.cat([mask[k] for _, mask in windows]) for k in self.latents}
         return latents, masks
 
+    def last_frame(self, sample: int = 0) -> np.ndarray:
+        return self.parts[sample].last_frame()
+
     def fits(self, batch: int) -> bool:
         return batch == len(self.parts)
 
@@ -113,7 +123,7 @@ def each(givens: Sequence[Given]) -> Given:
 
 def give(
     codec: Codec,
-    shape: LatentShape,
+    config: PipelineConfig,
     *,
     context: int,
     audio: Media | None = None,
@@ -124,7 +134,7 @@ def give(
     """Read and encode what was given.
 
     Args:
-        shape: of the model's latents.
+        codec: of the pipeline that ``config`` is of.
         seconds: how much of a given sound or picture is wanted; None for all.
         context: frames of history that the model takes; 0 if it was not trained with any.
 
@@ -134,26 +144,26 @@ def give(
     for name, media in (("audio", audio), ("video", video), ("prefix", prefix)):
         if media is not None and not isinstance(media, Clip | str | Path):
             raise InputError(f"{name} must be a Clip or the path of a file, not {type(media).__name__}")
-    size = (shape.height * codec.config.video.factor, shape.width * codec.config.video.factor)
-    if audio is not None and "audio" not in shape.streams:
+    if audio is not None and "audio" not in config.shape.streams:
         raise InputError("a sound was given, but this model makes no sound: leave audio out")
     if audio is not None and video is not None:
         raise InputError("both a sound and a picture were given, so nothing is left to generate: give one of them")
     if prefix is not None and not context:
         raise InputError("a clip to go on from was given, but this model was trained without context: it can't use one")
     known: dict[str, list[Tensor]] = {}
-    frames = sound = None
+    frames = sound = last = None
     if prefix is not None:
-        for k, v in _history(codec, shape, size, prefix, context).items():
+        history, last = _history(codec, config, prefix, context)
+        for k, v in history.items():
             known.setdefault(k, []).append(v)
     if audio is not None:
         sound = _sound(codec, audio, seconds)
         known.setdefault("audio", []).append(codec.to_model({"audio": codec.encode_audio(sound)})["audio"])
     if video is not None:
-        frames = _read(codec, size, video, seconds=seconds, sound=False).frames
+        frames = _read(codec, config.picture, video, seconds=seconds, sound=False).frames
         known.setdefault("video", []).append(codec.to_model({"video": codec.encode_video(frames)})["video"])
     latents = {k: torch.cat(v) for k, v in known.items()}
-    return Given(latents, context if prefix is not None else 0, frames, sound)
+    return Given(latents, context if prefix is not None else 0, frames, sound, last)
 
 
 def _sound(codec: Codec, media: Media, seconds: float | None) -> np.ndarray:
@@ -204,20 +214,22 @@ def _read(
     return media
 
 
-def _history(codec: Codec, shape: LatentShape, size: tuple[int, int], media: Media, context: int) -> Latents:
-    """The last ``context`` frames of a clip, in model space. A little more is read, for the spectrogram's window."""
+def _history(codec: Codec, config: PipelineConfig, media: Media, context: int) -> tuple[Latents, np.ndarray]:
+    """The last ``context`` frames of a clip, in model space, and the last one as it is. A little more is read, for the
+    spectrogram's window."""
     timing = codec.timing
     start = 0.0
     levelled = codec.config.audio is not None and codec.config.audio.peak > 0
     if not isinstance(media, Clip) and not levelled:  # the level that training brought clips to is of the whole clip
         start = max(0.0, probe(media).seconds - timing.seconds(context + 8))
-    clip = _read(codec, size, media, start)
+    clip = _read(codec, config.picture, media, start)
     if len(clip.frames) < context:
         raise InputError(
             f"the clip to go on from has {len(clip.frames)} frames at {timing.fps:g} a second, but this model needs "
             f"{context} frames of history ({timing.seconds(context):.2f} s)"
         )
-    if "audio" in shape.streams and clip.audio is None:
+    streams = config.shape.streams
+    if "audio" in streams and clip.audio is None:
         raise InputError("the clip to go on from has no sound, but this model goes on from picture and sound together")
     stored = codec.encode(clip)
-    return codec.to_model({k: stored[k][-context:] for k in shape.streams})
+    return codec.to_model({k: stored[k][-context:] for k in streams}), clip.frames[-1]

@@ -9,11 +9,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowreel.config import LoadConfig, PipelineConfig
-from flowreel.generation import makes_clips
 from flowreel.loading import load
 from flowreel.models import build
 from flowreel.pipeline import Pipeline
 from flowreel.report import Report
+from flowreel.settings import makes_clips
 
 
 def info(pipe: str | Path | Pipeline, config: LoadConfig, report: Report) -> dict[str, Any]:

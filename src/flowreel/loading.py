@@ -19,10 +19,10 @@ from flowreel.config import FORMAT_VERSION, ConvertConfig, PipelineConfig, from_
 from flowreel.convert import Published, plain, read_published
 from flowreel.encoding import named_codec
 from flowreel.errors import InputError
-from flowreel.generation import check_guidance
 from flowreel.models import build
 from flowreel.pipeline import Pipeline
 from flowreel.report import Report
+from flowreel.settings import check_guidance
 
 SHIPPED = Path(__file__).parent / "weights"
 

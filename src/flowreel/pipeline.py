@@ -22,10 +22,11 @@ from flowreel.config import PipelineConfig, to_dict
 from flowreel.convert import plain
 from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed
-from flowreel.generation import Generation, Settings, class_index, makes_clips, resolve
+from flowreel.generation import Generation
 from flowreel.given import Given, Media, give
 from flowreel.media import Clip
 from flowreel.models import Network
+from flowreel.settings import Settings, class_index, makes_clips, resolve
 
 DEFAULT_SECONDS = 4.0
 _LABELS = 0x1ABE1
@@ -96,7 +97,7 @@ class Pipeline:
             audio: a sound to make the picture for; video: a picture to make the sound for; prefix: a clip to go on
                 from (its frames are not in the result). Each a :class:`Clip` or a path.
             fps: another frame rate than the trained one; needs rotary positions.
-            settings: the fields of :class:`flowreel.generation.Settings` (guidance, steps, solver, block, ...).
+            settings: the fields of :class:`flowreel.settings.Settings` (guidance, steps, solver, block, ...).
 
         Raises:
             InputError: something that can't be done with this model.
@@ -213,9 +214,7 @@ class Pipeline:
         """What a person gives to a generation, read and encoded: see :func:`flowreel.given.give`."""
         if context is None:
             context = max(self.config.trained.contexts, default=0)
-        return give(
-            self.codec, self.config.shape, context=context, audio=audio, video=video, prefix=prefix, seconds=seconds
-        )
+        return give(self.codec, self.config, context=context, audio=audio, video=video, prefix=prefix, seconds=seconds)
 
     def _frames(self, seconds: float | None, given: Given) -> int:
         timing, limit = self.config.timing, given.length

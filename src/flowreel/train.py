@@ -106,8 +106,7 @@ class FlowTask:
     def _check_guidance(self, start: Pipeline | None, report: Report) -> None:
         """What ``objective.guidance`` leads away from must be there, and what ``start`` has learnt of it is not lost
         without a word."""
-        config, classes = self.config, self.dataset.classes
-        scale, before = config.objective.guidance, start.config.trained.guidance if start is not None else 1.0
+        config, classes, scale = self.config, self.dataset.classes, self.config.objective.highest_guidance
         if scale > 1 and classes and config.model.class_dropout == 0:
             raise InputError(f"objective.guidance {scale:g} needs a null class: set model.class_dropout above 0")
         if scale > 1 and not classes and not ("joint" in self.roles and objective.WHOLE & set(self.roles)):
@@ -115,8 +114,9 @@ class FlowTask:
                 f"objective.guidance {scale:g} needs something to guide by, and there are no classes: set it to 1, or "
                 "train joint beside audio_clean or video_clean"
             )
-        if scale != before and start is not None and before > 1:
-            report(f"the pipeline to start from has learnt guidance {before:g}, this run is led to {scale:g}")
+        to, before = config.objective.guidance, start.config.trained.guidance if start is not None else 1.0
+        if to != before > 1:
+            report(f"the pipeline to start from has learnt guidance {before:g}, this run is led to {to:g}")
 
     def batches(self, start: int, rank: int, world: int) -> Iterator[Batch]:
         config = self.config
@@ -172,18 +172,24 @@ class FlowTask:
         label = batch["label"] if self.module.num_classes else None
         if label is not None and augment:
             label = self.module.drop_label(label, generators)
-        guidance = self._guidance(label, len(positions), device) if settings.guidance > 1 else None
+        guidance = self._guidance(label, t)
         weaker = partial(unheld, noise=noise) if "joint" in self.roles else None
         counted = {stream: times > 0 for stream, times in t.items()}  # sampling has no use for what the lookahead does
         return objective.losses(module, data, noise, t, label, settings.weight, guidance, weaker, counted)
 
-    def _guidance(self, label: Label, count: int, device: torch.device) -> Tensor:
-        """``objective.guidance`` for the samples (B,) of which no class was dropped, 1 for the others."""
+    def _guidance(self, label: Label, t: Times) -> Tensor | None:
+        """``objective.guidance`` or, given a whole stream, ``objective.given_guidance`` for the samples (B,) of which
+        no class was dropped, 1 for the others; nothing where it is 1 for all."""
+        settings = self.config.objective
+        if settings.highest_guidance == 1:
+            return None
+        whole = torch.stack([(times == 1).all(1) for times in t.values()]).any(0)
+        given = settings.guidance if settings.given_guidance is None else settings.given_guidance
         labels = label.values() if isinstance(label, dict) else [] if label is None else [label]
-        known = torch.ones(count, dtype=torch.bool, device=device)
+        known = torch.ones_like(whole)
         for rows in labels:
-            known &= (rows != self.module.num_classes).reshape(count, -1).all(1)
-        return torch.where(known, self.config.objective.guidance, 1.0)
+            known &= (rows != self.module.num_classes).reshape(len(known), -1).all(1)
+        return torch.where(known, torch.where(whole, given, settings.guidance), 1.0)
 
     def _worn(self, data: Latents, t: Times, generators: list[torch.Generator]) -> Latents:
         """The share ``objective.wear`` of the samples with worn frames."""

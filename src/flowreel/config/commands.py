@@ -55,7 +55,7 @@ class GenerateConfig:
     ``out`` a file (.mp4, .mkv, .gif, .webp, .png, .wav), or a folder for several; ``label`` a class name or index;
     ``audio``, ``video``, ``prefix`` a file, or a folder for one output per clip in it; ``batch`` samples are made in
     step. A folder keeps a note of what its files were made from: the same command makes what is missing. The sampling
-    options are those of :class:`flowreel.generation.Settings`.
+    options are those of :class:`flowreel.settings.Settings`.
     """
 
     out: str = "generated"

@@ -39,7 +39,8 @@ class ObjectiveConfig:
     drawn evenly from its list; ``contexts`` are for the role ``context``, ``lookaheads``, frames at the window's end
     that stay noise, for those of a given stream), the law of u, the per-frame weight. ``wear`` is the share of samples
     whose older frames are worn, so that a model mends its own errors in long rolls.
-    ``guidance`` above 1 is learnt, so that sampling has it in one pass: half the work of guiding while sampling."""
+    ``guidance`` above 1 is learnt, so that sampling has it in one pass: half the work of guiding while sampling;
+    ``given_guidance``, if it is another, by the samples that are given a whole stream."""
 
     roles: RoleShares = field(default_factory=RoleShares)
     warmup: float = 0.2
@@ -50,9 +51,17 @@ class ObjectiveConfig:
     weight: Literal["none", "logit_normal"] = "none"
     wear: float = 0.0
     guidance: float = 1.0
+    given_guidance: float | None = None
+
+    @property
+    def highest_guidance(self) -> float:
+        """Of all samples; 1 is none."""
+        return max(self.guidance, self.given_guidance or 1.0)
 
     def __post_init__(self) -> None:
-        check(self.guidance >= 1, f"objective.guidance must be 1 or more, not {self.guidance}")
+        for name in ("guidance", "given_guidance"):
+            value = getattr(self, name)
+            check(value is None or value >= 1, f"objective.{name} must be 1 or more, not {value}")
         for name in ("warmup", "wear"):
             check(0 <= getattr(self, name) <= 1, f"objective.{name} must be in [0, 1], not {getattr(self, name)}")
         known = {"progress": ("uniform", "logit_normal"), "weight": ("none", "logit_normal")}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -126,6 +126,15 @@ class Clip:
             audio=audio,
         )
         return cls.join(chunks)
+
+    def cut(self, frames: int, before: int = 0) -> tuple[Clip, Clip | None]:
+        """The first ``frames`` frames with their sound, and what is left, or None. ``before``: how many frames of a
+        stream came before this clip, which tells where a sample that two frames share belongs."""
+        ends = [samples_for(before + n, self.fps, self.sample_rate) for n in (0, frames)]
+        samples = ends[1] - ends[0]
+        sound = (None, None) if self.audio is None else (self.audio[:samples], self.audio[samples:])
+        left = None if len(self.frames) <= frames else replace(self, frames=self.frames[frames:], audio=sound[1])
+        return replace(self, frames=self.frames[:frames], audio=sound[0]), left
 
     @classmethod
     def join(cls, clips: Iterable[Clip]) -> Clip:

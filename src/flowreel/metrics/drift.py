@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flowreel.errors import InputError
-from flowreel.media.clip import Clip, samples_for
+from flowreel.media.clip import Clip
 from flowreel.metrics.classes import classify
 from flowreel.metrics.synchrony import Synchrony, synchrony
 from flowreel.scenes import CLASSES
@@ -110,22 +110,12 @@ def windows(stream: Iterable[Clip], seconds: float) -> Iterator[Clip]:
         have += len(chunk.frames)
         wanted = max(1, round(seconds * chunk.fps))
         while have >= wanted:
-            window, rest = _cut(parts[0] if len(parts) == 1 else Clip.join(parts), wanted, done)
+            window, rest = (parts[0] if len(parts) == 1 else Clip.join(parts)).cut(wanted, done)
             yield window
             parts = [rest] if rest is not None else []
             have, done = have - wanted, done + wanted
     if parts:
         yield Clip.join(parts)
-
-
-def _cut(clip: Clip, frames: int, before: int) -> tuple[Clip, Clip | None]:
-    """``frames`` of ``clip``, which follows ``before`` frames, and what is left."""
-    clocks = (clip.fps, clip.sample_rate, clip.label)
-    ends = [samples_for(before + n, clip.fps, clip.sample_rate) for n in (0, frames)]
-    samples = ends[1] - ends[0]
-    sound = (None, None) if clip.audio is None else (clip.audio[:samples], clip.audio[samples:])
-    rest = None if len(clip.frames) == frames else Clip(clip.frames[frames:], sound[1], *clocks)
-    return Clip(clip.frames[:frames], sound[0], *clocks), rest
 
 
 def measured(clip: Clip, name: str, start: float = 0.0) -> Span:

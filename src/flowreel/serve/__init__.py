@@ -38,10 +38,10 @@ def serve(pipe: str, config: ServeConfig, report: Report) -> None:
     """
     for module in ("starlette", "uvicorn", "websockets"):
         require(module, "serve")
-    from flowreel.generation import makes_clips
     from flowreel.loading import load
     from flowreel.serve.roll import Wish
     from flowreel.serve.studio import Studio
+    from flowreel.settings import makes_clips
 
     listening = _listen(config.host, config.port)
     with contextlib.closing(listening):

@@ -10,9 +10,9 @@ from typing import Any
 
 from flowreel.config import PipelineConfig
 from flowreel.errors import InputError
-from flowreel.generation import check_guidance, class_index
 from flowreel.serve.refused import Refused
 from flowreel.serve.roll import Wish
+from flowreel.settings import check_guidance, class_index
 
 SEED_LIMIT = 2**31
 ROLES = ("prefix", "audio", "video")

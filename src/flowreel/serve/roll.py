@@ -48,7 +48,7 @@ class Wish:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Fields of :class:`flowreel.generation.Settings`."""
+        """Fields of :class:`flowreel.settings.Settings`."""
         return {"guidance": self.guidance, "steps": self.steps, "precision": self.precision or "float32"}
 
 
