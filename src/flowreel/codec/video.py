@@ -72,13 +72,6 @@ class VideoAutoencoder:
             self._module = self._load().eval().to(self.device)
         return self._module
 
-    @property
-    def published_affine(self) -> tuple[float, float]:
-        """The shift and the scale of the latents that came with a diffusers autoencoder: ``(raw - shift) * scale`` has
-        about unit variance. (0, 1) for the others."""
-        config = getattr(self.module, "config", {})
-        return float(config.get("shift_factor") or 0.0), float(config.get("scaling_factor") or 1.0)
-
     @torch.no_grad()
     def encode(self, frames: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """uint8 frames (N, H, W, 3) -> raw latents (N, C, h, w) float32 on the CPU.
