@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +115,10 @@ def continuation(pipe: flowreel.Pipeline, label: str, count: int, seconds: float
 
 def smooth(clip: Clip, rest: Clip) -> bool:
     """Whether picture and sound change no more where ``rest`` follows than in 99 % of the places of ``clip``."""
-    whole = Clip.join([replace(part, label=None) for part in (clip, rest)])
+    whole = Clip.join([clip, rest])
     place = len(clip.frames)
     picture, jumps = np.abs(np.diff(whole.frames.astype(float), axis=0)).mean((1, 2, 3)), np.abs(np.diff(levels(whole)))
-    at = (len(jumps) + 1) // len(whole.frames) * place - 1
+    at = len(levels(clip)) - 1
     still = picture[place - 1] <= np.percentile(picture[: place - 1], 99)
     return bool(still and jumps[at - 1 : at + 2].max() <= np.percentile(jumps[: at - 1], 99))
 
@@ -339,7 +338,8 @@ def main() -> None:
         parser.error(f"--only {', '.join(unknown)}: choose from {', '.join(names)}")
     machine.settle()  # as the command line does
     pipe = flowreel.load(options.pipe, device="cpu")
-    of = {"weights": fingerprint(pipe), "count": options.count, "seconds": options.seconds, "minutes": options.minutes}
+    of = {"version": flowreel.__version__, "weights": fingerprint(pipe)}
+    of |= {name: getattr(options, name) for name in ("count", "seconds", "minutes")}
     figures: Figures = read_json(options.json) if options.json and options.json.is_file() else {"of": of}
     if figures.get("of") != of:
         parser.error(f"{options.json} holds figures of {figures.get('of')}, not of {of}: choose another file")

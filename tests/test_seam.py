@@ -59,6 +59,18 @@ def test_what_the_codec_lost_fades_across_chunks() -> None:
     assert chunks[0].frames[4, 0, 0, 0] == 50  # as it was
 
 
+def test_nothing_fades_where_the_last_frame_is_not_known() -> None:
+    (clip,) = Seam(Given(HISTORY, prefix=4), 1).mend([grey(0, 0, 0, 100, 50)])
+    assert clip.frames[:, 0, 0, 0].tolist() == [50]
+
+
+def test_history_is_not_held_with_its_clip() -> None:
+    pipe = tiny_pipeline(roles=("joint", "context"), contexts=(0, 2))
+    last = pipe.given(prefix=pipe.generate(seconds=1.0, seed=9)).last
+    assert last is not None
+    assert last.base is None
+
+
 def test_mended_frames_stay_in_range() -> None:
     seam = Seam(given(255), 1)
     (clip,) = seam.mend([grey(0, 0, 0, 10, 250)])
@@ -77,9 +89,9 @@ def test_a_generation_decodes_what_follows_with_its_history(sound: bool, monkeyp
     (whole,) = pipe.codec.decode({k: torch.cat([latents[k] for latents in pushed], dim=1) for k in pushed[0]})
     history, rest = whole.cut(2)
     assert rest is not None
-    np.testing.assert_array_equal(more.frames[4:], rest.frames[4:])
+    np.testing.assert_allclose(more.frames[4:].astype(int), rest.frames[4:], atol=1)  # decoded in other batches
     lost = source.frames[-1].astype(float) - history.frames[-1]
-    np.testing.assert_allclose(more.frames[0], (rest.frames[0] + 0.8 * lost).clip(0, 255), atol=0.51)
+    np.testing.assert_allclose(more.frames[0], (rest.frames[0] + 0.8 * lost).clip(0, 255), atol=1.51)
     if sound:
         assert more.audio is not None
         assert rest.audio is not None

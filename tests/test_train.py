@@ -282,15 +282,15 @@ def test_data_without_classes_has_no_labels(silent: Path, monkeypatch):
     assert given == [None]
 
 
-@pytest.mark.parametrize("given", [None, 3.0])
+@pytest.mark.parametrize(("scale", "given"), [(1.5, None), (1.5, 3.0), (1.0, 3.0)])
 @pytest.mark.parametrize("roles", [ALL_ROLES, RoleShares(joint=0, audio_clean=1)])
 def test_samples_that_kept_their_class_learn_guidance(
-    data: Path, roles: RoleShares, given: float | None, monkeypatch: pytest.MonkeyPatch
+    data: Path, roles: RoleShares, scale: float, given: float | None, monkeypatch: pytest.MonkeyPatch
 ):
     seen: list[tuple[object, ...]] = []
     monkeypatch.setattr(objective, "losses", lambda *given: seen.append(given) or {})
     settings = config(
-        batch=64, objective=ObjectiveConfig(roles=roles, contexts=(2,), guidance=1.5, given_guidance=given)
+        batch=64, objective=ObjectiveConfig(roles=roles, contexts=(2,), guidance=scale, given_guidance=given)
     )
     task = FlowTask(data, settings, quiet)
     task.losses(task.module, next(task.batches(0, 0, 1)))
@@ -299,7 +299,7 @@ def test_samples_that_kept_their_class_learn_guidance(
     assert 0 < int(dropped.sum()) < 64
     whole = torch.stack([(rows == 1).all(1) for rows in times.values()]).any(0)  # type: ignore[attr-defined]
     assert bool(whole.any())
-    assert torch.equal(guidance, torch.where(dropped, 1.0, torch.where(whole, given or 1.5, 1.5)))
+    assert torch.equal(guidance, torch.where(dropped, 1.0, torch.where(whole, given or scale, scale)))
     assert all(bool(rows.all()) for rows in counted.values())  # there is no lookahead
     if roles.joint:
         _, less = weaker(latents, times)  # type: ignore[operator]
@@ -314,10 +314,14 @@ def test_guidance_needs_something_to_guide_by(data: Path, silent: Path):
         FlowTask(data, config(model=ModelConfig(dim=16, depth=1, heads=2, class_dropout=0.0)), quiet)
     with pytest.raises(InputError, match="no classes: set it to 1"):
         FlowTask(silent, config(objective=learn), quiet)
-    with pytest.raises(InputError, match=r"guidance 2 needs something to guide by"):
-        FlowTask(silent, config(objective=ObjectiveConfig(given_guidance=2.0)), quiet)
+    given = ObjectiveConfig(given_guidance=2.0, roles=RoleShares(joint=1, audio_clean=1))
+    with pytest.raises(InputError, match=r"objective\.given_guidance 2 needs a null class"):
+        FlowTask(data, config(model=ModelConfig(dim=16, depth=1, heads=2, class_dropout=0.0), objective=given), quiet)
+    FlowTask(silent, config(objective=given), quiet)  # there is no sound that could be given
     with pytest.raises(InputError, match=r"objective\.given_guidance must be 1 or more, not 0\.5"):
-        ObjectiveConfig(given_guidance=0.5)
+        replace(given, given_guidance=0.5)
+    with pytest.raises(InputError, match="is for samples that are given a whole stream"):
+        ObjectiveConfig(given_guidance=2.0)
 
 
 def test_learnt_guidance_and_lookaheads_are_known_of_the_model(data: Path, silent: Path, tmp_path: Path):
@@ -327,6 +331,9 @@ def test_learnt_guidance_and_lookaheads_are_known_of_the_model(data: Path, silen
     further = config(steps=1, init=str(tmp_path / "run"), objective=ObjectiveConfig())
     train(data, tmp_path / "further", further, said.append)
     assert "the pipeline to start from has learnt guidance 1.5, this run is led to 1" in said
+    assert "the pipeline to start from has learnt guidance by what is given 1.5, this run is led to 1" in said
+    more = config(steps=1, objective=replace(config().objective, given_guidance=3.0))
+    assert flowreel.load(train(data, tmp_path / "more", more, quiet)).config.trained.given_guidance == 3.0
     plain = config(steps=1, objective=ObjectiveConfig(lookaheads=(2,)))
     assert flowreel.load(train(silent, tmp_path / "silent", plain, quiet)).config.trained.lookaheads == ()
 

@@ -1,7 +1,8 @@
 """One generation of B samples in step: the endless stream of chunks that can be steered.
 
 Data flows one way: guidance + solver + schedule (``flow.sampling.stream``) -> latents of finished frames -> the codec's
-stream decoder -> chunks of clips.
+stream decoder -> chunks of clips. Where it goes on from a clip, ``Seam`` puts the history in front of the decoder and
+mends what follows it.
 """
 
 from __future__ import annotations

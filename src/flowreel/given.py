@@ -30,7 +30,7 @@ Media = Clip | str | Path
 class Given:
     """Known latents of one sample ``{stream: (T, ...)}`` in model space, and the media they came from.
 
-    ``prefix``: how many frames at the beginning are history, ``last`` (H, W, 3): the last of them as it was given.
+    ``prefix``: how many frames at the beginning are history, ``last`` (H, W, 3) the last of them as it was.
     ``frames`` (T, H, W, 3) and ``audio`` (S,) belong to the generated part and replace what decoding would give: the
     output keeps the sound or picture that was given.
     """
@@ -64,9 +64,8 @@ class Given:
             masks[k] = (places < len(v))[None]
         return latents, masks
 
-    def last_frame(self, sample: int = 0) -> np.ndarray:  # noqa: ARG002
-        """Of the history that a sample goes on from, (H, W, 3) uint8."""
-        assert self.last is not None, "a prefix comes with its last frame"
+    def last_frame(self, sample: int = 0) -> np.ndarray | None:  # noqa: ARG002
+        """Of the history that a sample goes on from, (H, W, 3) uint8, if it is known."""
         return self.last
 
     def fits(self, batch: int) -> bool:  # noqa: ARG002
@@ -99,7 +98,7 @@ class Each(Given):
         masks = {k: torch.cat([mask[k] for _, mask in windows]) for k in self.latents}
         return latents, masks
 
-    def last_frame(self, sample: int = 0) -> np.ndarray:
+    def last_frame(self, sample: int = 0) -> np.ndarray | None:
         return self.parts[sample].last_frame()
 
     def fits(self, batch: int) -> bool:
@@ -232,4 +231,4 @@ def _history(codec: Codec, config: PipelineConfig, media: Media, context: int) -
     if "audio" in streams and clip.audio is None:
         raise InputError("the clip to go on from has no sound, but this model goes on from picture and sound together")
     stored = codec.encode(clip)
-    return codec.to_model({k: stored[k][-context:] for k in streams}), clip.frames[-1]
+    return codec.to_model({k: stored[k][-context:] for k in streams}), clip.frames[-1].copy()

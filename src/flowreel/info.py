@@ -27,6 +27,7 @@ def info(pipe: str | Path | Pipeline, config: LoadConfig, report: Report) -> dic
     seen = f"blocks {_list(trained.blocks)}; contexts {_list(trained.contexts)}; roles {_list(trained.roles)}"
     seen += f"; lookaheads {_list(trained.lookaheads)}" if trained.lookaheads else ""
     seen += f"; guidance {trained.guidance:g} learnt" if trained.guidance != 1 else ""
+    seen += f"; guidance {trained.given_guidance:g} by what is given" if trained.given_guidance is not None else ""
     facts: dict[str, Any] = {
         "model": f"{m.kind}, {m.dim} wide, {m.depth} blocks, {m.heads} heads, patch {m.patch}",
         "parameters": sum(p.numel() for p in pipeline.model.parameters()),

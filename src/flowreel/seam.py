@@ -31,7 +31,7 @@ class Seam:
         self._given, self._batch = given, batch
         self._history, _ = given.window(0, given.prefix)  # until the decoder has it
         self._left = given.prefix  # frames of history that have not come out of the decoder yet
-        self._lost: list[np.ndarray] = []  # (H, W, 3) per sample
+        self._lost: list[np.ndarray | None] = []  # (H, W, 3) per sample
         self._mended = 0  # generated frames so far
 
     def before(self, latents: Latents) -> Latents:
@@ -57,14 +57,15 @@ class Seam:
         pairs = [chunk.cut(count, self._given.prefix - self._left) for chunk in chunks]
         self._left -= count
         if not self._left:
-            ends = [history.frames[-1] for history, _ in pairs]
-            self._lost = [self._given.last_frame(n).astype(np.float32) - end for n, end in enumerate(ends)]
+            for sample, (history, _) in enumerate(pairs):
+                last = self._given.last_frame(sample)
+                self._lost.append(None if last is None else last.astype(np.float32) - history.frames[-1])
         return [rest for _, rest in pairs if rest is not None]
 
-    def _faded(self, clip: Clip, lost: np.ndarray) -> Clip:
+    def _faded(self, clip: Clip, lost: np.ndarray | None) -> Clip:
         fade = round(FADE * clip.fps)
         places = np.arange(self._mended, min(fade, self._mended + len(clip.frames)))
-        if not len(places):
+        if lost is None or not len(places):
             return clip
         share = (1 - (places + 1) / (fade + 1)).astype(np.float32)[:, None, None, None]
         frames = clip.frames.copy()

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from flowreel import finetune, models
 from flowreel.codec import Codec
-from flowreel.config import CodecConfig, PipelineConfig, TrainConfig, Trained, to_dict
+from flowreel.config import CodecConfig, ObjectiveConfig, PipelineConfig, TrainConfig, Trained, to_dict
 from flowreel.dataset import GlobalOrder, WindowDataset
 from flowreel.errors import InputError
 from flowreel.flow import objective
@@ -104,19 +104,26 @@ class FlowTask:
         return kept
 
     def _check_guidance(self, start: Pipeline | None, report: Report) -> None:
-        """What ``objective.guidance`` leads away from must be there, and what ``start`` has learnt of it is not lost
-        without a word."""
-        config, classes, scale = self.config, self.dataset.classes, self.config.objective.highest_guidance
-        if scale > 1 and classes and config.model.class_dropout == 0:
-            raise InputError(f"objective.guidance {scale:g} needs a null class: set model.class_dropout above 0")
-        if scale > 1 and not classes and not ("joint" in self.roles and objective.WHOLE & set(self.roles)):
+        """What guidance leads away from must be there, and what ``start`` has learnt is not lost without a word."""
+        config, classes, whole = self.config, self.dataset.classes, bool(objective.WHOLE & set(self.roles))
+        scale, given = _guidance_scales(config.objective)
+        name, highest = ("guidance", scale) if scale >= given or not whole else ("given_guidance", given)
+        if highest > 1 and classes and config.model.class_dropout == 0:
+            raise InputError(f"objective.{name} {highest:g} needs a null class: set model.class_dropout above 0")
+        if highest > 1 and not classes and not ("joint" in self.roles and whole):
             raise InputError(
-                f"objective.guidance {scale:g} needs something to guide by, and there are no classes: set it to 1, or "
+                f"objective.{name} {highest:g} needs something to guide by, and there are no classes: set it to 1, or "
                 "train joint beside audio_clean or video_clean"
             )
-        to, before = config.objective.guidance, start.config.trained.guidance if start is not None else 1.0
-        if to != before > 1:
-            report(f"the pipeline to start from has learnt guidance {before:g}, this run is led to {to:g}")
+        if start is not None:
+            for what, before, to in zip(
+                ("guidance", "guidance by what is given"),
+                _guidance_scales(start.config.trained),
+                _guidance_scales(config.objective),
+                strict=True,
+            ):
+                if to != before > 1:
+                    report(f"the pipeline to start from has learnt {what} {before:g}, this run is led to {to:g}")
 
     def batches(self, start: int, rank: int, world: int) -> Iterator[Batch]:
         config = self.config
@@ -180,16 +187,15 @@ class FlowTask:
     def _guidance(self, label: Label, t: Times) -> Tensor | None:
         """``objective.guidance`` or, given a whole stream, ``objective.given_guidance`` for the samples (B,) of which
         no class was dropped, 1 for the others; nothing where it is 1 for all."""
-        settings = self.config.objective
-        if settings.highest_guidance == 1:
+        scale, given = _guidance_scales(self.config.objective)
+        if scale == 1 and (given == 1 or not objective.WHOLE & set(self.roles)):
             return None
         whole = torch.stack([(times == 1).all(1) for times in t.values()]).any(0)
-        given = settings.guidance if settings.given_guidance is None else settings.given_guidance
         labels = label.values() if isinstance(label, dict) else [] if label is None else [label]
         known = torch.ones_like(whole)
         for rows in labels:
             known &= (rows != self.module.num_classes).reshape(len(known), -1).all(1)
-        return torch.where(known, torch.where(whole, given, settings.guidance), 1.0)
+        return torch.where(known, torch.where(whole, given, scale), 1.0)
 
     def _worn(self, data: Latents, t: Times, generators: list[torch.Generator]) -> Latents:
         """The share ``objective.wear`` of the samples with worn frames."""
@@ -246,6 +252,7 @@ class FlowTask:
                 step,
                 cuts=self.config.data.cut > 0,
                 guidance=settings.guidance,
+                given_guidance=settings.given_guidance if objective.WHOLE & set(self.roles) else None,
                 lookaheads=settings.lookaheads if objective.WHOLE & set(self.roles) else (),
             ),
             steps=max(4, math.ceil(STEPS_PER_FRAME * min(settings.blocks) / window)),
@@ -254,6 +261,12 @@ class FlowTask:
         timing = self.dataset.timing
         codec = self.codec.at(timing) if self.codec is not None else Codec.load(self.folder / "codec", timing)
         return Pipeline(module, codec.to(device), config)
+
+
+def _guidance_scales(settings: ObjectiveConfig | Trained) -> tuple[float, float]:
+    """Of samples that are made from nothing, and of those that are given a whole stream."""
+    scale = settings.guidance
+    return scale, scale if settings.given_guidance is None else settings.given_guidance
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:  # noqa: ARG001

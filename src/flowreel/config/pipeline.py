@@ -230,7 +230,8 @@ class ModelConfig:
 @dataclass(frozen=True)
 class Trained:
     """What a model has seen in training: other values are refused or warned about when sampling. ``cuts``: windows of
-    which the class changes from one frame to the next. ``guidance``: the scale that it learnt and has in one pass."""
+    which the class changes from one frame to the next. ``guidance``: the scale that it learnt and has in one pass,
+    ``given_guidance``, if it is another, the one where a whole sound or picture is given."""
 
     window: int
     blocks: tuple[int, ...] = (1,)
@@ -239,6 +240,7 @@ class Trained:
     step: int = 0
     cuts: bool = False
     guidance: float = 1.0
+    given_guidance: float | None = None
     lookaheads: tuple[int, ...] = ()
 
 

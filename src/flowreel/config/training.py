@@ -53,15 +53,15 @@ class ObjectiveConfig:
     guidance: float = 1.0
     given_guidance: float | None = None
 
-    @property
-    def highest_guidance(self) -> float:
-        """Of all samples; 1 is none."""
-        return max(self.guidance, self.given_guidance or 1.0)
-
     def __post_init__(self) -> None:
         for name in ("guidance", "given_guidance"):
             value = getattr(self, name)
             check(value is None or value >= 1, f"objective.{name} must be 1 or more, not {value}")
+        check(
+            self.given_guidance is None or self.roles.audio_clean + self.roles.video_clean > 0,
+            f"objective.given_guidance {self.given_guidance} is for samples that are given a whole stream: give "
+            "objective.roles.audio_clean or objective.roles.video_clean a share above 0, or leave it out",
+        )
         for name in ("warmup", "wear"):
             check(0 <= getattr(self, name) <= 1, f"objective.{name} must be in [0, 1], not {getattr(self, name)}")
         known = {"progress": ("uniform", "logit_normal"), "weight": ("none", "logit_normal")}
