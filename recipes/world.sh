@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The shipped pipeline `world`, from nothing: clips of the procedural world -> codec -> latents -> flow -> pipeline -> figures.
-# On two CPU cores: clips 7 min, autoencoder 8 min, vocoder 5 min, latents 4 min, flow 4 h, figures 1 h. Each step goes on
+# On two CPU cores: clips 7 min, autoencoder 8 min, vocoder 5 min, latents 4 min, flow 5.5 h, figures 1 h. Each step goes on
 # where it was stopped. OUT/world is the pipeline; to ship it, put it in the place of src/flowreel/weights/world.
 set -euo pipefail
 if [ $# -ne 1 ]; then
@@ -26,9 +26,9 @@ flowreel train "$out/data" "$out/short" --preset world --data.window 12 --object
   --optim.lr 4e-3
 flowreel train "$out/data" "$out/long" --preset world --init "$out/short"
 # last, guidance, which is then in the weights, and above all a sound that is given
-flowreel train "$out/data" "$out/run" --preset world --init "$out/long" --objective.guidance 2 --objective.lookaheads 10 \
-  --steps 2900 --optim.lr 1.5e-3 --objective.roles.joint 0.35 --objective.roles.independent 0.05 \
-  --objective.roles.audio_clean 0.4 --objective.roles.video_clean 0.06 --objective.roles.context 0.14
+flowreel train "$out/data" "$out/run" --preset world --init "$out/long" --objective.guidance 2 --objective.given_guidance 3 \
+  --objective.lookaheads 10 --steps 5500 --optim.lr 1.5e-3 --objective.roles.joint 0.34 --objective.roles.independent 0.04 \
+  --objective.roles.audio_clean 0.43 --objective.roles.video_clean 0.05 --objective.roles.context 0.14
 rm -rf "$out/world"
 flowreel convert "$out/run" "$out/world" --dtype float16 --steps 2
 if [ "$out/run/model.safetensors" -nt "$out/figures.json" ]; then
