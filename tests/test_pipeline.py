@@ -231,7 +231,9 @@ def test_what_is_given_is_seen_as_far_ahead_as_training_has_shown(
     pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(generation, "stream", lambda *given: asked.append(given[-1]) or stream(*given))
+    monkeypatch.setattr(
+        generation, "stream", lambda *given, **more: asked.append(more["lookahead"]) or stream(*given, **more)
+    )
     sound = pipe.generate(seconds=1.0)
     ahead = tiny_pipeline(roles=("joint", "audio_clean"), lookaheads=(2, 4))
     ahead.generate(label=0, audio=sound)
@@ -402,6 +404,25 @@ def test_steps_belong_to_the_smallest_trained_block(monkeypatch: pytest.MonkeyPa
         calls.clear()
         pipe.generate(seconds=0.1, block=block)
         assert len(calls) == 2 * block * turns
+
+
+def test_what_goes_on_from_a_clip_warms_up_finer(monkeypatch: pytest.MonkeyPatch) -> None:
+    rolling = tiny_pipeline(roles=("joint", "context"), contexts=(0, 2))  # a window of 6 frames, 2 steps a turn
+    prefix = rolling.generate(seconds=1.0, seed=9)
+    calls: list[int] = []
+    run = type(rolling.model).run
+    monkeypatch.setattr(type(rolling.model), "run", lambda self, x, plan: calls.append(1) or run(self, x, plan))
+
+    def count(pipe: Pipeline, **given: object) -> int:
+        calls.clear()
+        pipe.generate(seconds=0.1, label=0, **given)  # type: ignore[arg-type]
+        return len(calls)
+
+    assert count(rolling) == 2 * 6
+    assert count(rolling, prefix=prefix) == 4 * 4
+    assert count(rolling, prefix=prefix, warmup_steps=3) == 3 * 4
+    with pytest.raises(InputError, match="warmup_steps must be at least 1, not 0"):
+        rolling.generate(seconds=0.1, warmup_steps=0)
 
 
 def test_untrained_values_are_warned_about() -> None:

@@ -68,7 +68,8 @@ class Generation(Iterator[list[Clip]]):
             settings.context,
             SOLVERS[settings.solver],
             self._condition(len(seeds)) if given.latents else None,
-            settings.lookahead,
+            lookahead=settings.lookahead,
+            warmup_steps=settings.warmup_steps,
         )
 
     def steer(self, label: str | int | None = None, guidance: float | None = None) -> None:

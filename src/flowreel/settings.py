@@ -29,6 +29,8 @@ class Settings:
     Attributes:
         guidance: classifier-free scale, 1 is none.
         steps: solver steps per turn (of a clip: in all).
+        warmup_steps: solver steps per block while the window warms up, once; as many as ``steps``, or twice as many
+            where a roll goes on from a clip, which its first frames have to fit.
         block: frames that are finished together; the window's length makes clips.
         context: finished frames that the window keeps in sight.
         lookahead: frames at the window's end that stay noise, so that what is given there is seen before anything takes
@@ -42,6 +44,7 @@ class Settings:
 
     guidance: float | None = None
     steps: int | None = None
+    warmup_steps: int | None = None
     solver: Literal["euler", "heun"] | None = None
     block: int | None = None
     context: int | None = None
@@ -71,6 +74,7 @@ class Resolved:
 
     guidance: float
     steps: int
+    warmup_steps: int
     solver: Literal["euler", "heun"]
     block: int
     context: int
@@ -117,8 +121,10 @@ def resolve(settings: Settings, config: PipelineConfig, given: Given, frames: in
         raise InputError(str(error)) from error
     usual = config.steps if clips else max(1, round(config.steps * block / min(trained.blocks)))
     steps = _first(settings.steps, usual)
-    if steps < 1:
-        raise InputError(f"steps must be at least 1, not {steps}")
+    warmup_steps = _first(settings.warmup_steps, 2 * steps if given.prefix else steps)
+    for name, count in (("steps", steps), ("warmup_steps", warmup_steps)):
+        if count < 1:
+            raise InputError(f"{name} must be at least 1, not {count}")
     guidance = _first(settings.guidance, config.guidance)
     check_guidance(guidance, config)
     solver = settings.solver or config.solver
@@ -135,6 +141,7 @@ def resolve(settings: Settings, config: PipelineConfig, given: Given, frames: in
     return Resolved(
         guidance,
         steps,
+        warmup_steps,
         solver,
         block,
         context,

@@ -80,13 +80,13 @@ def data(frames: int) -> Latents:
 
 
 @pytest.mark.parametrize("cut", CUTS)
-@pytest.mark.parametrize("steps", [1, 3])
-def test_what_is_called_and_when(cut: tuple[int, int, int], steps: int) -> None:
+@pytest.mark.parametrize(("steps", "warmup_steps"), [(1, None), (3, None), (2, 5)])
+def test_what_is_called_and_when(cut: tuple[int, int, int], steps: int, warmup_steps: int | None) -> None:
     frames, block, _ = cut
     velocity, noise = Tripling(), Noise()
-    rolling = stream(velocity, noise, frames, steps, *cut[1:])
+    rolling = stream(velocity, noise, frames, steps, *cut[1:], warmup_steps=warmup_steps)
     assert (noise.asked, velocity.calls) == ([], [])
-    warm_up = steps * blocks(*cut)
+    warm_up = (warmup_steps or steps) * blocks(*cut)
     for turn in range(6):
         got = next(rolling)
         assert {k: v.shape for k, v in got.items()} == {k: (2, block, *shape) for k, shape in SHAPES.items()}
@@ -98,6 +98,8 @@ def test_what_is_called_and_when(cut: tuple[int, int, int], steps: int) -> None:
 def test_bad_cuts_and_steps_are_refused_at_the_call(bad: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"steps must be|can't be cut"):
         stream(Tripling(), Noise(), *bad)
+    with pytest.raises(ValueError, match="steps must be at least 1, not 0"):
+        stream(Tripling(), Noise(), 4, 1, warmup_steps=0)
 
 
 def test_the_window_without_a_prefix_grows_into_its_context() -> None:

@@ -65,6 +65,7 @@ class GenerateConfig:
     seed: int = 0
     guidance: float | None = None
     steps: int | None = None
+    warmup_steps: int | None = None
     solver: Literal["euler", "heun"] | None = None
     block: int | None = None
     context: int | None = None

@@ -35,10 +35,11 @@ def stream(
     step: Step = euler,
     condition: Condition | None = None,
     lookahead: int = 0,
+    warmup_steps: int | None = None,
 ) -> Generator[Latents, None, None]:
     """Yield blocks of finished frames for ever.
 
-    The window warms up along ``ramp`` (``steps * m`` solver steps, m blocks), then every turn walks ``roll``
+    The window warms up along ``ramp`` (``warmup_steps * m`` solver steps, m blocks), then every turn walks ``roll``
     (``steps`` solver steps), finishes one block, and appends a block of noise. If the first ``context`` frames are
     known the window begins with them as history, and they are not yielded. Otherwise it begins without history,
     ``frames - context`` long, and finished blocks stay in it until ``context`` is reached.
@@ -51,6 +52,7 @@ def stream(
         condition: what is known, see :data:`Condition`.
         lookahead: how many frames at the window's end stay noise, so that what is known of them is seen early. Where
             nothing more is known they take shape as well, a block more each turn.
+        warmup_steps: solver steps per block of the warm-up, at least 1; by default ``steps``.
 
     Yields:
         ``{stream: (B, block, ...)}``.
@@ -60,9 +62,10 @@ def stream(
             knows a stream that the noise does not have.
     """
     blocks(frames, block, context, lookahead)
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, not {steps}")
-    return _roll_on(velocity, noise, frames, steps, block, context, step, condition, lookahead)
+    warmup_steps = steps if warmup_steps is None else warmup_steps
+    if min(steps, warmup_steps) < 1:
+        raise ValueError(f"steps must be at least 1, not {min(steps, warmup_steps)}")
+    return _roll_on(velocity, noise, frames, steps, block, context, step, condition, lookahead, warmup_steps)
 
 
 @torch.no_grad()
@@ -76,6 +79,7 @@ def _roll_on(
     step: Step,
     condition: Condition | None,
     lookahead: int,
+    warmup_steps: int,
 ) -> Generator[Latents, None, None]:
     m = blocks(frames, block, context, lookahead)
     first = noise(frames)
@@ -83,7 +87,8 @@ def _roll_on(
     window = _Window.of({k: v[:, context - history :] for k, v in first.items()}, condition, 0)
     end = window.length
     turn = torch.linspace(0, 1, steps + 1)
-    window = window.walk(velocity, ramp(torch.linspace(0, 1, steps * m + 1), end, block, history, lookahead), step)
+    warmup = torch.linspace(0, 1, warmup_steps * m + 1)
+    window = window.walk(velocity, ramp(warmup, end, block, history, lookahead), step)
     while True:
         yield {k: v[:, history : history + block].clone() for k, v in window.x.items()}
         if history < context:
