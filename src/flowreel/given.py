@@ -30,7 +30,7 @@ Media = Clip | str | Path
 class Given:
     """Known latents of one sample ``{stream: (T, ...)}`` in model space, and the media they came from.
 
-    ``prefix``: how many frames at the beginning are history, ``last`` (H, W, 3) the last of them as it was.
+    ``prefix``: how many frames at the beginning are history, ``last`` the last of them as it was, with its sound.
     ``frames`` (T, H, W, 3) and ``audio`` (S,) belong to the generated part and replace what decoding would give: the
     output keeps the sound or picture that was given.
     """
@@ -39,7 +39,7 @@ class Given:
     prefix: int = 0
     frames: np.ndarray | None = None
     audio: np.ndarray | None = None
-    last: np.ndarray | None = None
+    last: Clip | None = None
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -64,8 +64,8 @@ class Given:
             masks[k] = (places < len(v))[None]
         return latents, masks
 
-    def last_frame(self, sample: int = 0) -> np.ndarray | None:  # noqa: ARG002
-        """Of the history that a sample goes on from, (H, W, 3) uint8, if it is known."""
+    def last_frame(self, sample: int = 0) -> Clip | None:  # noqa: ARG002
+        """Of the history that a sample goes on from, if it is known."""
         return self.last
 
     def fits(self, batch: int) -> bool:  # noqa: ARG002
@@ -98,7 +98,7 @@ class Each(Given):
         masks = {k: torch.cat([mask[k] for _, mask in windows]) for k in self.latents}
         return latents, masks
 
-    def last_frame(self, sample: int = 0) -> np.ndarray | None:
+    def last_frame(self, sample: int = 0) -> Clip | None:
         return self.parts[sample].last_frame()
 
     def fits(self, batch: int) -> bool:
@@ -213,7 +213,7 @@ def _read(
     return media
 
 
-def _history(codec: Codec, config: PipelineConfig, media: Media, context: int) -> tuple[Latents, np.ndarray]:
+def _history(codec: Codec, config: PipelineConfig, media: Media, context: int) -> tuple[Latents, Clip]:
     """The last ``context`` frames of a clip, in model space, and the last one as it is. A little more is read, for the
     spectrogram's window."""
     timing = codec.timing
@@ -231,4 +231,7 @@ def _history(codec: Codec, config: PipelineConfig, media: Media, context: int) -
     if "audio" in streams and clip.audio is None:
         raise InputError("the clip to go on from has no sound, but this model goes on from picture and sound together")
     stored = codec.encode(clip)
-    return codec.to_model({k: stored[k][-context:] for k in streams}), clip.frames[-1].copy()
+    first, end = (timing.samples(len(clip.frames) - n) for n in (1, 0))
+    sound = None if clip.audio is None else clip.audio[first:end].copy()
+    last = Clip(clip.frames[-1:].copy(), sound, clip.fps, clip.sample_rate)  # a view would hold the whole clip
+    return codec.to_model({k: stored[k][-context:] for k in streams}), last

@@ -1,13 +1,15 @@
 """Where a generation goes on from a clip that was given.
 
-What is given is as it was filmed, what follows comes out of the codec. So that the change does not show, the history
-goes through the decoder first (the sound has what came before it), and what the codec lost of the last given frame is
-added to what follows, less and less.
+What is given is as it was filmed, what follows comes out of the codec. So that the change is not seen, the history goes
+through the decoder first, and what the codec lost of the last given picture is added to what follows, less and less.
+So that it does not click, the same is done with the sound, whose waves the codec does not keep in phase: what was lost
+of it before the join is played backwards after it.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +19,16 @@ from flowreel.given import Given
 from flowreel.media import Clip
 
 FADE = 0.4
-"""Seconds in which the difference fades."""
+"""Seconds in which the difference of the picture fades."""
+SOUND_FADE = 0.02
+"""The same of the sound."""
+
+
+class Lost(NamedTuple):
+    """What the codec lost of the last given frame: (H, W, 3), and backwards (S,), from the join on."""
+
+    picture: np.ndarray
+    sound: np.ndarray
 
 
 class Seam:
@@ -31,7 +42,7 @@ class Seam:
         self._given, self._batch = given, batch
         self._history, _ = given.window(0, given.prefix)  # until the decoder has it
         self._left = given.prefix  # frames of history that have not come out of the decoder yet
-        self._lost: list[np.ndarray | None] = []  # (H, W, 3) per sample
+        self._lost: list[Lost | None] = []  # per sample
         self._mended = 0  # generated frames so far
 
     def before(self, latents: Latents) -> Latents:
@@ -59,15 +70,28 @@ class Seam:
         if not self._left:
             for sample, (history, _) in enumerate(pairs):
                 last = self._given.last_frame(sample)
-                self._lost.append(None if last is None else last.astype(np.float32) - history.frames[-1])
+                self._lost.append(None if last is None else _lost(last, history))
         return [rest for _, rest in pairs if rest is not None]
 
-    def _faded(self, clip: Clip, lost: np.ndarray | None) -> Clip:
+    def _faded(self, clip: Clip, lost: Lost | None) -> Clip:
         fade = round(FADE * clip.fps)
         places = np.arange(self._mended, min(fade, self._mended + len(clip.frames)))
         if lost is None or not len(places):
             return clip
         share = (1 - (places + 1) / (fade + 1)).astype(np.float32)[:, None, None, None]
         frames = clip.frames.copy()
-        frames[: len(places)] = (frames[: len(places)] + share * lost).round().clip(0, 255)
-        return replace(clip, frames=frames)
+        frames[: len(places)] = (frames[: len(places)] + share * lost.picture).round().clip(0, 255)
+        audio = clip.audio
+        if audio is not None and not self._mended:
+            count = min(len(lost.sound), len(audio), round(SOUND_FADE * clip.sample_rate))
+            falling = np.linspace(1, 0, count, endpoint=False, dtype=np.float32)
+            audio = np.concatenate([(audio[:count] + falling * lost.sound[:count]).clip(-1, 1), audio[count:]])
+        return replace(clip, frames=frames, audio=audio)
+
+
+def _lost(last: Clip, history: Clip) -> Lost:
+    """``last``: the last given frame; ``history``: what the decoder gives up to it."""
+    sound = np.zeros(0, np.float32)
+    if last.audio is not None and history.audio is not None and 0 < len(last.audio) <= len(history.audio):
+        sound = (last.audio - history.audio[-len(last.audio) :])[::-1]
+    return Lost(last.frames[-1].astype(np.float32) - history.frames[-1], sound)
