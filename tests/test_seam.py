@@ -28,8 +28,12 @@ def given(last: int, sound: np.ndarray | None = None) -> Given:
     return Given(HISTORY, prefix=4, last=replace(grey(last), audio=sound))
 
 
+def seam_of(what: Given, batch: int) -> Seam:
+    return Seam(tiny_pipeline().codec.decoder(batch), what)
+
+
 def test_history_goes_first_and_does_not_come_out() -> None:
-    seam = Seam(given(100), 2)
+    seam = seam_of(given(100), 2)
     latents = {k: torch.ones(2, 3, *v.shape[1:]) for k, v in HISTORY.items()}
     first, second = seam.before(latents), seam.before(latents)
     assert {k: v.shape[:2] for k, v in first.items()} == {"video": (2, 7), "audio": (2, 7)}
@@ -42,7 +46,7 @@ def test_history_goes_first_and_does_not_come_out() -> None:
 
 
 def test_what_the_codec_lost_fades_across_chunks() -> None:
-    seam = Seam(each([given(110), given(80)]), 2)
+    seam = seam_of(each([given(110), given(80)]), 2)
     assert seam.mend([]) == []
     chunks = [grey(0, 0, 0, 100, 50, 50), grey(50, 50, 50, 50)]
     parts = [seam.mend([chunk, chunk]) for chunk in chunks]
@@ -60,7 +64,7 @@ def test_what_the_codec_lost_fades_across_chunks() -> None:
 
 
 def test_nothing_fades_where_the_last_frame_is_not_known() -> None:
-    (clip,) = Seam(Given(HISTORY, prefix=4), 1).mend([grey(0, 0, 0, 100, 50)])
+    (clip,) = seam_of(Given(HISTORY, prefix=4), 1).mend([grey(0, 0, 0, 100, 50)])
     assert clip.frames[:, 0, 0, 0].tolist() == [50]
 
 
@@ -77,7 +81,7 @@ def test_the_waves_of_the_sound_meet() -> None:
     """A tone that was given goes on; the decoder's has another phase."""
     time = np.arange(7 * 1600) / 16000
     tone, decoded = (np.sin(2 * np.pi * 440 * time + phase).astype(np.float32) / 2 for phase in (0.0, 2.0))
-    seam = Seam(given(100, tone[3 * 1600 : 4 * 1600]), 1)
+    seam = seam_of(given(100, tone[3 * 1600 : 4 * 1600]), 1)
     (clip,) = seam.mend([replace(grey(0, 0, 0, 100, 50, 50, 50), audio=decoded)])
     assert clip.audio is not None
     steps = np.abs(np.diff(np.concatenate([tone[: 4 * 1600], clip.audio])))
@@ -86,12 +90,12 @@ def test_the_waves_of_the_sound_meet() -> None:
     assert steps[6399] < steps[:6399].max()
     assert steps.max() < before[6399] / 2
     np.testing.assert_array_equal(clip.audio[320:], decoded[4 * 1600 + 320 :])
-    uneven = Seam(given(100, tone[:20]), 1)  # less sound than a frame has
+    uneven = seam_of(given(100, tone[:20]), 1)  # less sound than a frame has
     assert uneven.mend([replace(grey(0, 0, 0, 100, 50), audio=decoded[: 5 * 1600])])[0].audio is not None
 
 
 def test_mended_frames_stay_in_range() -> None:
-    seam = Seam(given(255), 1)
+    seam = seam_of(given(255), 1)
     (clip,) = seam.mend([grey(0, 0, 0, 10, 250)])
     assert clip.frames.max() == 255
 

@@ -1,8 +1,8 @@
 """One generation of B samples in step: the endless stream of chunks that can be steered.
 
 Data flows one way: guidance + solver + schedule (``flow.sampling.stream``) -> latents of finished frames -> the codec's
-stream decoder -> chunks of clips. Where it goes on from a clip, ``Seam`` puts the history in front of the decoder and
-mends what follows it.
+stream decoder -> chunks of clips. Where it goes on from a clip, the decoder is a ``Seam``, which puts the history in
+front and mends what follows it.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Generation(Iterator[list[Clip]]):
         device = next(model.parameters()).device
         shapes = config.shape.streams
         self._known_noise = self._store_noise(seeds, device) if given.streams else {}
-        self._decoder = codec.decoder(len(seeds))
-        self._seam = Seam(given, len(seeds)) if given.prefix else None
+        decoder = codec.decoder(len(seeds))
+        self._decoder = Seam(decoder, given) if given.prefix else decoder
         self._latents = stream(
             self._bind(),
             SampleNoise(seeds, shapes, device),
@@ -121,7 +121,7 @@ class Generation(Iterator[list[Clip]]):
             return next(self._rest)
         chunks: list[Clip] = []
         while not chunks:
-            chunks = self._decoded(self._block())
+            chunks = self._decoder.push(self._block())
         return self._finished(chunks)
 
     def until(self, frames: int) -> Iterator[list[Clip]]:
@@ -129,11 +129,11 @@ class Generation(Iterator[list[Clip]]):
         while frames > 0:
             block = self._block()
             frames, length = frames - self._settings.block, min(frames, self._settings.block)
-            chunks = self._decoded({k: v[:, :length] for k, v in block.items()})
+            chunks = self._decoder.push({k: v[:, :length] for k, v in block.items()})
             if chunks:
                 yield self._finished(chunks)
         self._latents.close()
-        rest = self._behind_seam(self._decoder.finish())
+        rest = self._decoder.finish()
         if rest:
             yield self._finished(rest)
 
@@ -141,15 +141,6 @@ class Generation(Iterator[list[Clip]]):
         block = next(self._latents)
         self._turns += 1
         return block
-
-    def _decoded(self, latents: Latents) -> list[Clip]:
-        """One chunk per sample of what is final now, or an empty list. History goes through the decoder first."""
-        if self._seam is not None:
-            latents = self._seam.before(latents)
-        return self._behind_seam(self._decoder.push(latents))
-
-    def _behind_seam(self, chunks: list[Clip]) -> list[Clip]:
-        return self._seam.mend(chunks) if self._seam is not None else chunks
 
     def _finished(self, chunks: list[Clip]) -> list[Clip]:
         names = self._names(len(chunks), self._made + self._given.prefix)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from flowreel.codec import StreamDecoder
 from flowreel.flow.types import Latents
 from flowreel.given import Given
 from flowreel.media import Clip
@@ -32,23 +33,33 @@ class Lost(NamedTuple):
 
 
 class Seam:
-    """Of B samples in step: what comes out of the decoder, from the first generated frame on.
+    """A decoder of B samples in step that go on from a clip: takes and gives what they generate, as a
+    :class:`StreamDecoder` does.
 
     Args:
+        decoder: to which nothing was pushed yet.
         given: with a prefix.
     """
 
-    def __init__(self, given: Given, batch: int) -> None:
-        self._given, self._batch = given, batch
+    def __init__(self, decoder: StreamDecoder, given: Given) -> None:
+        self._decoder, self._given = decoder, given
         self._history, _ = given.window(0, given.prefix)  # until the decoder has it
         self._left = given.prefix  # frames of history that have not come out of the decoder yet
         self._lost: list[Lost | None] = []  # per sample
         self._mended = 0  # generated frames so far
 
+    def push(self, latents: Latents) -> list[Clip]:
+        """Model latents (B, k, ...) -> one clip per sample of all that is final now, or an empty list."""
+        return self.mend(self._decoder.push(self.before(latents)))
+
+    def finish(self) -> list[Clip]:
+        """What still waited, or an empty list."""
+        return self.mend(self._decoder.finish())
+
     def before(self, latents: Latents) -> Latents:
         """What the decoder is to have next: ``latents`` (B, k, ...), the first time after the history."""
         history, self._history = self._history, {}
-        expanded = {k: v.to(latents[k]).expand(self._batch, *v.shape[1:]) for k, v in history.items()}
+        expanded = {k: v.to(latents[k]).expand(self._decoder.batch, *v.shape[1:]) for k, v in history.items()}
         return {k: torch.cat([expanded[k], v], dim=1) for k, v in latents.items()} if history else latents
 
     def mend(self, chunks: list[Clip]) -> list[Clip]:

@@ -105,25 +105,26 @@ class FlowTask:
 
     def _check_guidance(self, start: Pipeline | None, report: Report) -> None:
         """What guidance leads away from must be there, and what ``start`` has learnt is not lost without a word."""
-        config, classes, whole = self.config, self.dataset.classes, bool(objective.WHOLE & set(self.roles))
-        scale, given = _guidance_scales(config.objective)
-        name, highest = ("guidance", scale) if scale >= given or not whole else ("given_guidance", given)
+        config, classes = self.config, self.dataset.classes
+        scale, given = scales = _guidance_scales(config.objective)
+        name, highest = ("guidance", scale) if scale >= given or not self._gives_whole else ("given_guidance", given)
         if highest > 1 and classes and config.model.class_dropout == 0:
             raise InputError(f"objective.{name} {highest:g} needs a null class: set model.class_dropout above 0")
-        if highest > 1 and not classes and not ("joint" in self.roles and whole):
+        if highest > 1 and not classes and not ("joint" in self.roles and self._gives_whole):
             raise InputError(
                 f"objective.{name} {highest:g} needs something to guide by, and there are no classes: set it to 1, or "
                 "train joint beside audio_clean or video_clean"
             )
         if start is not None:
-            for what, before, to in zip(
-                ("guidance", "guidance by what is given"),
-                _guidance_scales(start.config.trained),
-                _guidance_scales(config.objective),
-                strict=True,
-            ):
+            names, learnt = ("guidance", "guidance by what is given"), _guidance_scales(start.config.trained)
+            for what, before, to in zip(names, learnt, scales, strict=True):
                 if to != before > 1:
                     report(f"the pipeline to start from has learnt {what} {before:g}, this run is led to {to:g}")
+
+    @property
+    def _gives_whole(self) -> bool:
+        """Whether some samples are given a whole stream."""
+        return bool(objective.WHOLE & set(self.roles))
 
     def batches(self, start: int, rank: int, world: int) -> Iterator[Batch]:
         config = self.config
@@ -188,7 +189,7 @@ class FlowTask:
         """``objective.guidance`` or, given a whole stream, ``objective.given_guidance`` for the samples (B,) of which
         no class was dropped, 1 for the others; nothing where it is 1 for all."""
         scale, given = _guidance_scales(self.config.objective)
-        if scale == 1 and (given == 1 or not objective.WHOLE & set(self.roles)):
+        if scale == 1 and (given == 1 or not self._gives_whole):
             return None
         whole = torch.stack([(times == 1).all(1) for times in t.values()]).any(0)
         labels = label.values() if isinstance(label, dict) else [] if label is None else [label]
@@ -252,8 +253,8 @@ class FlowTask:
                 step,
                 cuts=self.config.data.cut > 0,
                 guidance=settings.guidance,
-                given_guidance=settings.given_guidance if objective.WHOLE & set(self.roles) else None,
-                lookaheads=settings.lookaheads if objective.WHOLE & set(self.roles) else (),
+                given_guidance=settings.given_guidance if self._gives_whole else None,
+                lookaheads=settings.lookaheads if self._gives_whole else (),
             ),
             steps=max(4, math.ceil(STEPS_PER_FRAME * min(settings.blocks) / window)),
         )
