@@ -355,3 +355,12 @@ def test_vocoder_and_device_reach_the_loader(
     generate("p", many(tmp_path / "d", count=1, device="cpu"), str)
     assert [options["device"] for options in asked] == [None, "cpu", torch.device("cuda", 1), "cpu"]
     assert [options.get("vocoder") for options in asked] == [None, "v", None, None]
+
+
+@pytest.mark.parametrize("settings", [{}, {"solver": "heun", "block": 2, "warmup_steps": 3}])
+def test_the_share_of_the_work_that_is_done_grows_evenly_to_one(settings: dict[str, Any]) -> None:
+    pipe = tiny_pipeline(sound=False, depth=1, window=4, blocks=(1, 2))
+    shares: list[float] = []
+    list(pipe.clips([0], [1], seconds=0.9, watch=shares.append, **settings))
+    assert shares == pytest.approx([(k + 1) / len(shares) for k in range(len(shares))])
+    assert len(shares) > 9

@@ -7,7 +7,6 @@ length of what is generated. Which files there are to make is known by ``outputs
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,7 +29,7 @@ from flowreel.outputs import (
 )
 from flowreel.pipeline import Pipeline
 from flowreel.processes import device
-from flowreel.report import Report
+from flowreel.report import Progress, Report
 from flowreel.settings import Settings
 
 
@@ -57,7 +56,8 @@ def generate(pipe: str | Path | Pipeline, config: GenerateConfig, report: Report
     missing = [output for output in mine if folder is None or not output.is_there]
     if folder is not None:
         clear_leftovers(folder.path, missing)
-    made = _make(missing, folder, pipeline, config, share, report)
+    with Progress(config.out, share.lead) as progress:
+        made = _make(missing, folder, pipeline, config, share, report, progress)
     if folder is not None and (made < len(mine) or share.world > 1):
         _summary(outputs, made, config, share, report)
     if not any(output.is_there for output in mine) and share.world == 1:
@@ -72,6 +72,7 @@ def _make(
     config: GenerateConfig,
     share: Share,
     report: Report,
+    progress: Progress,
 ) -> int:
     """Make the files of ``outputs``; how many could be made."""
     made = 0
@@ -87,14 +88,49 @@ def _make(
                 report(f"skipped {job.stem}: {error}")
                 continue
         labels, seeds = [output.label for output in batch], [output.seed for output in batch]
-        chunks = pipeline.clips(labels, seeds, seconds=config.seconds, given=read[1], **_settings(config))
+        watched = _Watch(progress, batch, made, len(outputs))
+        chunks = pipeline.clips(
+            labels, seeds, seconds=config.seconds, given=read[1], watch=watched.share, **_settings(config)
+        )
         if folder is not None and not made:
             folder.note()
-        lines = _write(chunks, batch, config.seed, shown=share.lead)
+        lines = _write(chunks, batch, config.seed, watched)
         made += len(batch)
         for line in lines if share.lead else ():
             report(line)
     return made
+
+
+class _Watch:
+    """Shows how far a batch is: the files that are done, how much of these is made, and how fast they roll."""
+
+    def __init__(self, progress: Progress, batch: list[Output], made: int, files: int) -> None:
+        self._progress, self._batch, self._made, self._files = progress, batch, made, files
+        self._share, self._seconds = 0.0, 0.0
+        self._first: tuple[float, float] | None = None  # when the first chunk was there, and how long it was
+        self.share(0.0)
+
+    def share(self, share: float) -> None:
+        """Of the batch's solver steps that are done."""
+        self._share = share
+        work = (self._made + share * len(self._batch)) / self._files
+        files = f"{self._made} of {self._files} files, " if self._files > 1 else ""
+        name = f"{self._batch[0].path.name}: " if self._files > 1 else ""
+        self._progress.update(work, f"{files}{name}{self._rolling()}")
+
+    def chunk(self, seconds: float) -> None:
+        """Every sample of the batch is ``seconds`` long by now."""
+        self._seconds = seconds
+        self._first = self._first or (self._progress.seconds, seconds)
+        self.share(self._share)
+
+    def _rolling(self) -> str:
+        if self._first is None:
+            return "warming up"
+        since, before = self._first
+        made, taken = (self._seconds - before) * len(self._batch), self._progress.seconds - since
+        rate = f", rolling at {made / taken:.2g} times real time" if made and taken else ""
+        return f"{self._seconds:.1f} s made{rate}"
 
 
 def _summary(outputs: list[Output], made: int, config: GenerateConfig, share: Share, report: Report) -> None:
@@ -132,14 +168,13 @@ def _batches(outputs: list[Output], size: int) -> Iterator[list[Output]]:
         yield batch
 
 
-def _write(chunks: Iterator[list[Clip]], outputs: list[Output], seed: int, shown: bool) -> list[str]:
+def _write(chunks: Iterator[list[Clip]], outputs: list[Output], seed: int, watched: _Watch) -> list[str]:
     """Write every sample's chunks to its path while they come. Returns a line about each file."""
     frames = 0
     paths = [output.path for output in outputs]
     whole: list[list[Clip]] = [[] for _ in paths]
     last: list[Clip] = []
     with ExitStack() as stack:
-        progress = stack.enter_context(_Progress(", ".join(p.name for p in paths[:2]), shown))
         writers: list[Writer] = []
         for last in chunks:
             if not writers and paths[0].suffix.lower() in STREAMED:
@@ -150,7 +185,7 @@ def _write(chunks: Iterator[list[Clip]], outputs: list[Output], seed: int, shown
                 for kept, clip in zip(whole, last, strict=True):
                     kept.append(clip)
             frames += len(last[0].frames)
-            progress(frames, last[0].fps)
+            watched.chunk(frames / last[0].fps)
     for path, kept in zip(paths, whole, strict=True):
         if kept:
             Clip.join(kept).save(path)
@@ -172,27 +207,3 @@ def _writer(path: Path, clip: Clip) -> Writer:
     height, width = clip.frames.shape[1:3]
     rate = clip.sample_rate if clip.audio is not None else None
     return Writer(path, fps=clip.fps, height=height, width=width, sample_rate=rate)
-
-
-class _Progress:
-    """Seconds made so far, if ``shown``, on a terminal alone."""
-
-    def __init__(self, name: str, shown: bool) -> None:
-        self.name, self.shown = name, shown
-        self._status: Any = None
-
-    def __enter__(self) -> _Progress:
-        if self.shown and sys.stderr.isatty():
-            from rich.console import Console
-
-            self._status = Console(stderr=True).status(f"{self.name}: warming up")
-            self._status.start()
-        return self
-
-    def __call__(self, frames: int, fps: float) -> None:
-        if self._status is not None:
-            self._status.update(f"{self.name}: {frames / fps:.1f} s")
-
-    def __exit__(self, *_: object) -> None:
-        if self._status is not None:
-            self._status.stop()

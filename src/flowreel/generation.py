@@ -7,6 +7,7 @@ front and mends what follows it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,9 @@ from flowreel.config import PipelineConfig
 from flowreel.flow.guidance import Weaker, classifier_free, gradient, unheld
 from flowreel.flow.noise import SampleNoise, sample_seed
 from flowreel.flow.sampling import Condition, stream
-from flowreel.flow.types import Latents, Times
+from flowreel.flow.schedule import blocks
+from flowreel.flow.solver import Step
+from flowreel.flow.types import Latents, Times, Velocity
 from flowreel.given import Given
 from flowreel.media import Clip
 from flowreel.models import Network, Remembered
@@ -53,6 +56,8 @@ class Generation(Iterator[list[Clip]]):
         self._model = Remembered(model, entries=settings.steps + 2)
         self._turns = 0
         self._made = 0
+        self._steps = 0
+        self._watch: Callable[[], None] | None = None
         self._rest: Iterator[list[Clip]] | None = None
         device = next(model.parameters()).device
         shapes = config.shape.streams
@@ -66,7 +71,7 @@ class Generation(Iterator[list[Clip]]):
             settings.steps,
             settings.block,
             settings.context,
-            SOLVERS[settings.solver],
+            self._counted(SOLVERS[settings.solver]),
             self._condition(len(seeds)) if given.latents else None,
             lookahead=settings.lookahead,
             warmup_steps=settings.warmup_steps,
@@ -124,8 +129,14 @@ class Generation(Iterator[list[Clip]]):
             chunks = self._decoder.push(self._block())
         return self._finished(chunks)
 
-    def until(self, frames: int) -> Iterator[list[Clip]]:
-        """The chunks of exactly ``frames`` frames; used up afterwards. Nothing beyond them is sampled."""
+    def until(self, frames: int, watch: Callable[[float], None] | None = None) -> Iterator[list[Clip]]:
+        """The chunks of exactly ``frames`` frames; used up afterwards. Nothing beyond them is sampled.
+
+        ``watch`` is told the share of the solver steps that are done, after each of them; the warm-up counts.
+        """
+        if watch is not None:
+            steps = self._steps_for(frames)
+            self._watch = lambda: watch(min(1.0, self._steps / steps))
         while frames > 0:
             block = self._block()
             frames, length = frames - self._settings.block, min(frames, self._settings.block)
@@ -136,6 +147,25 @@ class Generation(Iterator[list[Clip]]):
         rest = self._decoder.finish()
         if rest:
             yield self._finished(rest)
+
+    def _steps_for(self, frames: int) -> int:
+        """Solver steps that the first ``frames`` frames take, the warm-up included."""
+        settings = self._settings
+        ramp = blocks(settings.window, settings.block, settings.context, settings.lookahead)
+        turns = math.ceil(frames / settings.block) - 1
+        return settings.warmup_steps * ramp + settings.steps * turns
+
+    def _counted(self, step: Step) -> Step:
+        """The solver's ``step``, counted."""
+
+        def counted(velocity: Velocity, x: Latents, t: Times, t_next: Times) -> Latents:
+            x = step(velocity, x, t, t_next)
+            self._steps += 1
+            if self._watch:
+                self._watch()
+            return x
+
+        return counted
 
     def _block(self) -> Latents:
         block = next(self._latents)

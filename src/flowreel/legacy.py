@@ -34,8 +34,7 @@ from flowreel.indexing import amount, finish
 from flowreel.moments import Moments
 from flowreel.pickles import load_pickle_bytes
 from flowreel.planning import SETTINGS
-from flowreel.progress import Clock
-from flowreel.report import Report
+from flowreel.report import Clock, Report
 from flowreel.shards import INDEX, SPLITS, Record, ShardWriter, read_index, shard_files
 from flowreel.stores import LMDB_FILE, Part, UnusableError, entries, find_parts, is_store, metadata
 from flowreel.unchanged import check_unchanged

@@ -21,7 +21,7 @@ from flowreel.encoding import named_codec
 from flowreel.errors import InputError
 from flowreel.models import build
 from flowreel.pipeline import Pipeline
-from flowreel.report import Report
+from flowreel.report import Report, say
 from flowreel.settings import check_guidance
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -103,6 +103,7 @@ def _download(repo: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    say(f"looking for {repo} on the hub, and downloading what is not here yet")
     try:
         return Path(snapshot_download(repo, allow_patterns=["*.json", "*.safetensors", "vocoder/*", "codec/**"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

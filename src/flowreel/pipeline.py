@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
@@ -26,6 +26,7 @@ from flowreel.generation import Generation
 from flowreel.given import Given, Media, give
 from flowreel.media import Clip
 from flowreel.models import Network
+from flowreel.report import Progress
 from flowreel.settings import Settings, class_index, makes_clips, resolve
 
 DEFAULT_SECONDS = 4.0
@@ -89,7 +90,8 @@ class Pipeline:
         fps: float | None = None,
         **settings: Any,
     ) -> Clip:
-        """Generate one clip: a whole window, or as long a roll as asked for.
+        """Generate one clip: a whole window, or as long a roll as asked for. A person at a terminal or in a notebook
+        sees a bar meanwhile.
 
         Args:
             label: class name or index; without one a class is drawn from the seed.
@@ -104,8 +106,16 @@ class Pipeline:
         """
         pipeline = self if fps is None else self.at(fps)
         given = pipeline.given(audio, video, prefix, settings.get("context"), seconds)
-        chunks = pipeline.clips([label], [sample_seed(seed, 0)], seconds=seconds, given=given, **settings)
-        return Clip.join(chunk[0] for chunk in chunks)
+        with Progress("generating", lines=False) as progress:
+            chunks = pipeline.clips(
+                [label],
+                [sample_seed(seed, 0)],
+                seconds=seconds,
+                given=given,
+                watch=lambda share: progress.update(share, ""),
+                **settings,
+            )
+            return Clip.join(chunk[0] for chunk in chunks)
 
     def stream(
         self,
@@ -139,6 +149,7 @@ class Pipeline:
         *,
         seconds: float | None = None,
         given: Given | None = None,
+        watch: Callable[[float], None] | None = None,
         **settings: Any,
     ) -> Iterator[list[Clip]]:
         """Chunks of B samples in step, until ``seconds`` are made: what :meth:`generate` joins and a file writer takes.
@@ -149,10 +160,11 @@ class Pipeline:
             labels: (B), each a name, an index, or None to draw one from the seed.
             seeds: (B).
             given: see :meth:`given`; the same for all samples, or one for each (:func:`flowreel.given.each`).
+            watch: told the share of the work that is done, 0 to 1, after every solver step.
         """
         given = given or Given()
         frames = self._frames(seconds, given)
-        return self._generation(labels, seeds, Settings.of(settings), given, frames).until(frames)
+        return self._generation(labels, seeds, Settings.of(settings), given, frames).until(frames, watch)
 
     def at(self, fps: float) -> Pipeline:
         """The same pipeline at another frame rate; shares the weights.

@@ -20,8 +20,8 @@ from flowreel.indexing import amount, finish
 from flowreel.parts import Packer, Parts
 from flowreel.planning import SETTINGS, Plan, check_settings, make_plan, settings_of, stamp_of
 from flowreel.processes import Processes, together
-from flowreel.progress import Clock, Progress
-from flowreel.report import Report, silent
+from flowreel.progress import Progress
+from flowreel.report import Clock, Report, silent
 from flowreel.shards import SPLITS, ShardWriter, naming, read_index
 from flowreel.sources import Skipped, Source, find_clips, look_into, usable
 from flowreel.workers import Lost, Pool

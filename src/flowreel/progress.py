@@ -5,34 +5,12 @@ Knows: the seconds that clips state, the frames that are done. Does not know: ho
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from flowreel.config import PrepareConfig
 from flowreel.processes import Processes
-from flowreel.report import Report
+from flowreel.report import Clock, Report, lasting
 from flowreel.sources import Source
-
-SECONDS = 10.0
-"""At most so often something is said."""
-
-
-class Clock:
-    """How long it has been going on, and whether it is time to say so."""
-
-    def __init__(self) -> None:
-        self._begun = self._told = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        return max(1e-9, time.monotonic() - self._begun)
-
-    def due(self) -> bool:
-        now = time.monotonic()
-        if now - self._told < SECONDS:
-            return False
-        self._told = now
-        return True
 
 
 class Progress:
@@ -70,11 +48,3 @@ class Progress:
         """How fast it went."""
         seconds = self._clock.seconds
         return f"{self._done / seconds:.3g} clips/s, {self._frames / seconds:.0f} frames/s"
-
-
-def lasting(seconds: float) -> str:
-    """A time in words, as precise as it is of use."""
-    minutes = round(seconds / 60)
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -15,7 +15,7 @@ from flowreel.config import WorldConfig, from_dict, read_json, to_dict
 from flowreel.errors import InputError
 from flowreel.media import Clip
 from flowreel.media.writing import write_complete
-from flowreel.report import Report
+from flowreel.report import Progress, Report
 from flowreel.world import CLASSES, Event, World, clip_seed
 
 NOTE = "world.json"
@@ -38,15 +38,14 @@ def write_world(out: Path | str, config: WorldConfig, report: Report) -> list[Pa
     _same_settings(out, config)
     paths = [_path(out, world, config, number) for number in range(len(world))]
     missing = [number for number, path in enumerate(paths) if not sidecar(path).is_file()]
-    if len(missing) < len(paths):
-        report(f"{len(paths) - len(missing)} of {len(paths)} clips are there already")
-    for made, number in enumerate(missing, 1):
-        clip, events = world[number]
-        clip.save(paths[number])
-        text = json.dumps(record(clip, clip_seed(config.seed, number), events), indent=1)
-        write_complete(sidecar(paths[number]), text.encode())
-        if made % 100 == 0 or made == len(missing):
-            report(f"{made} of {len(missing)} clips written to {out}")
+    with Progress(str(out)) as progress:
+        for made, number in enumerate(missing):
+            progress.items(made, len(missing), "clips")
+            clip, events = world[number]
+            clip.save(paths[number])
+            text = json.dumps(record(clip, clip_seed(config.seed, number), events), indent=1)
+            write_complete(sidecar(paths[number]), text.encode())
+    report(f"{out} has {len(paths)} clips, {len(missing) or 'none'} of them made now")
     return paths
 
 

@@ -15,14 +15,14 @@ from typing import Any
 
 from flowreel.config import SynchronyConfig
 from flowreel.errors import InputError
-from flowreel.media import iterate
+from flowreel.media import iterate, probe
 from flowreel.media.writing import write_complete
 from flowreel.metrics.classes import classify
 from flowreel.metrics.drift import windows
 from flowreel.metrics.events import Found
 from flowreel.metrics.synchrony import Events, Synchrony, compare, events_of, floor, pooled
 from flowreel.metrics.tracking import small
-from flowreel.report import Report
+from flowreel.report import Progress, Report
 from flowreel.scenes import CLASSES, Event
 from flowreel.worldfiles import has_events, read_events
 
@@ -81,19 +81,20 @@ def measure(clips: Path | str, config: SynchronyConfig, report: Report) -> dict[
     found = list(_files(Path(clips)))
     groups: dict[str, Group] = {}
     left_out, guessed = [], 0
-    for number, (path, folder) in enumerate(found, 1):
-        known = config.label or (folder if folder in CLASSES else "")
-        try:
-            name, group = _measured(path, known)
-        except (InputError, OSError) as error:
-            reason = str(error).removeprefix(str(path)).lstrip(": ")
-            left_out.append({"path": str(path), "reason": reason})
-            report(f"left out {path}: {reason}")
-            continue
-        guessed += not known
-        groups.setdefault(name, Group()).add(group)
-        if number % 100 == 0 and number < len(found):
-            report(f"{number} of {len(found)} clips measured")
+    with Progress(f"measuring {clips}") as progress:
+        watch = _Watch(progress, len(found))
+        for path, folder in found:
+            known = config.label or (folder if folder in CLASSES else "")
+            try:
+                name, group = _measured(path, known, watch)
+            except (InputError, OSError) as error:
+                reason = str(error).removeprefix(str(path)).lstrip(": ")
+                left_out.append({"path": str(path), "reason": reason})
+                report(f"left out {path}: {reason}")
+            else:
+                guessed += not known
+                groups.setdefault(name, Group()).add(group)
+            watch.clip()
     if not groups:
         raise InputError("none of the clips can be read: the reasons are in the lines above")
     if guessed:
@@ -105,6 +106,28 @@ def measure(clips: Path | str, config: SynchronyConfig, report: Report) -> dict[
     if config.json:
         write_complete(Path(config.json), json.dumps(result, indent=1).encode())
     return result
+
+
+class _Watch:
+    """Shows how many clips are measured, how much of the next one is, and the rate against real time."""
+
+    def __init__(self, progress: Progress, clips: int) -> None:
+        self._progress, self._clips, self._done, self._seconds = progress, clips, 0, 0.0
+        self._show(0.0)
+
+    def window(self, seconds: float, share: float) -> None:
+        """Another ``seconds`` of the clip are measured, in all a ``share`` (0 to 1) of it."""
+        self._seconds += seconds
+        self._show(share)
+
+    def clip(self) -> None:
+        """One more clip is done."""
+        self._done += 1
+        self._show(0.0)
+
+    def _show(self, share: float) -> None:
+        pace = f", {self._seconds / self._progress.seconds:.2g} times real time" if self._seconds else ""
+        self._progress.update((self._done + share) / self._clips, f"{self._done} of {self._clips} clips{pace}")
 
 
 def _files(clips: Path) -> Iterator[tuple[Path, str]]:
@@ -122,9 +145,9 @@ def _files(clips: Path) -> Iterator[tuple[Path, str]]:
         yield source.path, source.label or clips.resolve().name
 
 
-def _measured(path: Path, known: str) -> tuple[str, Group]:
+def _measured(path: Path, known: str, watch: _Watch) -> tuple[str, Group]:
     """The class of one file, ``known`` or guessed from its first minute, and its figures."""
-    group, name, start = Group(clips=1), known, 0.0
+    group, name, start, stated = Group(clips=1), known, 0.0, probe(path).seconds
     happened = read_events(path) if has_events(path) else None
     for clip in windows(map(small, iterate(path)), _WINDOW):
         if group.events and clip.seconds < _SHORTEST:
@@ -141,6 +164,7 @@ def _measured(path: Path, known: str) -> tuple[str, Group]:
                 if truth or some:  # what has no events and shows none is right
                     list_.append(compare(Events(name, events.seconds, events.fps, truth, some)))
         start += clip.seconds
+        watch.window(clip.seconds, start / max(start, stated))
     return name, group
 
 
