@@ -162,8 +162,14 @@ class _Preparation:
         here = self.config.workers == 0 and (
             len(mine) < _FEW_CLIPS or sum(source.seconds or _SHORT_SECONDS for source in mine) < _SHORT_SECONDS
         )
-        progress = Progress(self.report, mine, self.config, self.processes)
+        with Progress(self.report, mine, self.config, self.processes) as progress:
+            self._encode_share(mine, codec, parts, packer, progress, here)
+        self.processes.wait()
+        return progress
 
+    def _encode_share(
+        self, mine: list[Source], codec: Codec, parts: Parts, packer: Packer | None, progress: Progress, here: bool
+    ) -> None:
         def beat(frames: int) -> None:
             if parts.given_up:
                 raise _GivenUpError
@@ -182,8 +188,6 @@ class _Preparation:
         except (InputError, OSError):
             parts.give_up()
             raise
-        self.processes.wait()
-        return progress
 
     def _finish(self, plan: Plan, packer: Packer, codec: Codec) -> None:
         records = packer.finish()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from flowreel.codec.tiny import TinyAutoencoder
 from flowreel.config import VideoCodecConfig, VideoKind
 from flowreel.errors import InputError, require
+from flowreel.report import say
 
 PIXELS, FRAMES = 16 * 256 * 256, 32
 """Pixels and frames that go through the network together at most: bounds the memory, and stays in the CPU's cache."""
@@ -164,6 +165,8 @@ def _from_diffusers(config: VideoCodecConfig) -> nn.Module:
             f"there is no folder {source}: give the path of a saved {config.kind}, or a hub id (owner/name)"
         )
     diffusers = require("diffusers", "vae")
+    if not local:
+        say(f"loading the autoencoder {source} from the hub, and downloading what is not here yet")
     revision = {"revision": config.revision} if config.revision and not local else {}
     try:
         with _quiet():
