@@ -100,9 +100,10 @@ def test_generate_writes_one_line_and_one_file_per_sample(tmp_path: Path) -> Non
     assert probe(made[2]).has_audio
     assert sorted(tmp_path.rglob("*.mp4")) == sorted(made)
     single = generate(pipe, GenerateConfig(out=str(tmp_path / "one.mkv"), seconds=0.6, seed=4), lines.append)
-    first = Clip.read(made[0])
-    lossless, lossy = (clip.frames.mean(axis=-1).flatten() for clip in (Clip.read(single[0]), first))
-    assert np.corrcoef(lossless, lossy)[0, 1] > 0.8  # sample 0 both times; mp4 loses something
+    lossless, *lossy = (Clip.read(path).frames.mean(axis=-1).flatten() for path in (single[0], *made))
+    likeness = [np.corrcoef(lossless, picture)[0, 1] for picture in lossy]
+    assert likeness[0] > 0.7  # sample 0 both times; mp4 loses something
+    assert likeness[0] > 2 * max(likeness[1:])
 
 
 def test_generate_takes_a_folder_of_given_clips(tmp_path: Path) -> None:

@@ -206,6 +206,6 @@ def test_steady_tones_are_in_tune_after_a_short_training(clips: Path, tmp_path: 
         with torch.no_grad():
             sound = vocoder(column.expand(-1, -1, 200))[0, RATE // 2 : 3 * RATE // 2].numpy()
         level = np.abs(np.fft.rfft(sound * np.hanning(RATE)))  # a second: bins are 1 Hz
-        assert abs(level.argmax() - hz) < 15, (hz, level.argmax())  # bands are 95 Hz wide
+        assert abs(level.argmax() - hz) < 20, (hz, level.argmax())  # bands are 95 Hz wide
         comb = [level[round(hz) + step * RATE // MEL.hop] for step in (-1, 1)]
         assert max(comb) < 0.03 * level.max()

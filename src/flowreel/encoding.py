@@ -7,7 +7,6 @@ Shapes: T frames, C channels, H W rows and columns of latents, S audio samples, 
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,6 +31,7 @@ from flowreel.config import (
     read_json,
 )
 from flowreel.errors import InputError
+from flowreel.flow.noise import seeded
 from flowreel.media import Clip, iterate
 from flowreel.moments import Moments
 from flowreel.parts import Parts
@@ -215,10 +215,9 @@ class Encoder:
 
         Raises :class:`UnreadableError` for a damaged file, :class:`InputError` for latents that can't be stored.
         """
-        entropy = (self.config.seed, zlib.crc32(source.name.encode()), crop)
-        draw = np.random.default_rng(entropy)
+        draw = np.random.default_rng((self.config.seed, crop, *source.name.encode()))
         place = (draw.random(), draw.random()) if self.config.fit == "random" else (0.5, 0.5)
-        generator = torch.Generator().manual_seed(int(draw.integers(2**63)))
+        generator = seeded(int(draw.integers(2**63)))
         video: list[Tensor] = []
         sound: list[np.ndarray] = []
         moments: dict[str, Moments] = {}

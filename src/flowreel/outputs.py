@@ -29,6 +29,7 @@ from flowreel.processes import place
 from flowreel.unchanged import check_unchanged
 
 NOTE = "generation.json"
+NOISE = "philox-4x32-10"
 STREAMED = (".mp4", ".mkv", ".webp", ".gif", ".wav")
 """Files that are written as they are made."""
 WHOLE = (".png",)
@@ -193,6 +194,7 @@ def _identity(outputs: list[Output], pipeline: Pipeline, config: GenerateConfig)
         for kind, path in output.job.given.items():
             given.setdefault(kind, {})[_below(path, config, kind)] = _size(path)
     identity = {
+        "noise": NOISE,
         "pipeline": {
             "weights": _digest(pipeline.model),
             "codec": _codec_digest(pipeline),
@@ -205,10 +207,10 @@ def _identity(outputs: list[Output], pipeline: Pipeline, config: GenerateConfig)
 
 
 def _with_defaults(noted: dict[str, Any]) -> dict[str, Any]:
-    """An identity of an older version, whose pipelines had fewer fields."""
+    """An identity of an older version, whose pipelines had fewer fields and whose noise was another."""
     pipeline = noted["pipeline"]
     config = to_dict(from_dict(PipelineConfig, pipeline["config"], NOTE))
-    return noted | {"pipeline": pipeline | {"config": config}}
+    return {"noise": "as before flowreel 0.7"} | noted | {"pipeline": pipeline | {"config": config}}
 
 
 def _below(path: Path, config: GenerateConfig, kind: str) -> str:

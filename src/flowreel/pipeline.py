@@ -21,7 +21,7 @@ from flowreel.codec import Codec
 from flowreel.config import PipelineConfig, to_dict
 from flowreel.convert import plain
 from flowreel.errors import InputError
-from flowreel.flow.noise import sample_seed
+from flowreel.flow.noise import sample_seed, seeded
 from flowreel.generation import Generation
 from flowreel.given import Given, Media, give
 from flowreel.media import Clip
@@ -175,12 +175,12 @@ class Pipeline:
         timing = replace(self.config.timing, fps=fps)
         if self.config.model.positions != "rope":
             raise InputError(
-                f"{fps:g} frames a second were asked for, but this model's {self.config.model.positions} positions "
-                f"know only {self.config.timing.fps:g}: leave fps out, or train with model.positions=rope"
+                f"{timing.fps:g} frames a second were asked for, but this model's {self.config.model.positions} "
+                f"positions know only {self.config.timing.fps:g}: leave fps out, or train with model.positions=rope"
             )
         model = copy.copy(self.model)
-        model.fps = fps
-        shape = replace(self.config.shape, fps=fps, mel_steps=timing.mel_steps)
+        model.fps = timing.fps
+        shape = replace(self.config.shape, fps=timing.fps, mel_steps=timing.mel_steps)
         codec = self.codec.at(timing)
         return Pipeline(model, codec, replace(self.config, timing=timing, shape=shape))
 
@@ -279,7 +279,7 @@ class Pipeline:
             return self.classes[class_index(label, self.config)]
         if not self.classes:
             return None
-        generator = torch.Generator().manual_seed(sample_seed(seed, _LABELS))
+        generator = seeded(sample_seed(seed, _LABELS))
         return self.classes[int(torch.randint(len(self.classes), (1,), generator=generator))]
 
 

@@ -27,7 +27,7 @@ from flowreel.dataset import GlobalOrder, WindowDataset
 from flowreel.errors import InputError
 from flowreel.flow import objective
 from flowreel.flow.guidance import unheld
-from flowreel.flow.noise import SampleNoise
+from flowreel.flow.noise import SampleNoise, seeded
 from flowreel.flow.types import Latents, Times
 from flowreel.loading import load
 from flowreel.loop import fit
@@ -161,7 +161,7 @@ class FlowTask:
         data = {stream: batch[stream] for stream in self.shapes}
         device, frames = data["video"].device, data["video"].shape[1]
         noise = SampleNoise([purpose_seed(seed, NOISE, n) for n in positions], self.shapes, device)(frames)
-        generators = [torch.Generator().manual_seed(purpose_seed(seed, ROLE, n)) for n in positions]
+        generators = [seeded(purpose_seed(seed, ROLE, n)) for n in positions]
         draw = partial(
             objective.draw_times,
             frames=frames,

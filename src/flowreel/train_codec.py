@@ -28,6 +28,7 @@ from flowreel.config import AudioCodecConfig, CodecConfig, CodecTrainConfig, Tim
 from flowreel.dataset import GlobalOrder
 from flowreel.errors import InputError
 from flowreel.evenly import shares, spread
+from flowreel.flow.noise import seeded
 from flowreel.loop import fit
 from flowreel.media import iterate, stack_pictures
 from flowreel.moments import Moments
@@ -123,7 +124,7 @@ class CodecTask:
         for positions in GlobalOrder(config.batch, start, config.steps, rank, world, config.optim.accumulate):
             places = [divmod(n, len(self.frames)) for n in positions]
             numbers = torch.tensor([int(self._order(epoch)[place]) for epoch, place in places])
-            generators = [torch.Generator().manual_seed(purpose_seed(config.seed, NOISE, n)) for n in positions]
+            generators = [seeded(purpose_seed(config.seed, NOISE, n)) for n in positions]
             noise = [torch.randn(config.channels, side, side, generator=generator) for generator in generators]
             yield {"frames": self.frames[numbers], "noise": torch.stack(noise), "clip": self.clips[numbers]}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,8 +22,18 @@ T = TypeVar("T")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A plain dict (JSON-able) of a config."""
-    return dataclasses.asdict(config)
+    """A plain dict (JSON-able) of a config; NumPy's numbers and fractions become Python's."""
+    return _plain(dataclasses.asdict(config))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(_plain, value))
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
