@@ -78,9 +78,16 @@ def test_the_ends_are_imported_by_the_command_line_alone() -> None:
 
 
 def test_heavy_rooms_are_imported_inside_functions_of_the_command_line() -> None:
-    light = ("flowreel.config", "flowreel.errors", "flowreel.machine", "flowreel.presets", "flowreel.report")
+    light = (
+        "flowreel.config",
+        "flowreel.errors",
+        "flowreel.machine",
+        "flowreel.presets",
+        "flowreel.rates",
+        "flowreel.report",
+    )
     light += ("flowreel.__version__",)
-    files = ("__init__.py", "__main__.py", "cli.py", "errors.py", "machine.py", "presets.py", "report.py")
+    files = ("__init__.py", "__main__.py", "cli.py", "errors.py", "machine.py", "presets.py", "rates.py", "report.py")
     for file in (*files, *(f"config/{path.name}" for path in (ROOT / "config").glob("*.py"))):
         path = ROOT / file
         if not path.exists():

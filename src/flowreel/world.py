@@ -17,6 +17,7 @@ import numpy as np
 from flowreel.canvas import Canvas
 from flowreel.errors import InputError
 from flowreel.media.clip import Clip, samples_for
+from flowreel.rates import exact_rate
 from flowreel.scenes import CLASSES, NOTES, Event, scene
 
 __all__ = [
@@ -75,7 +76,7 @@ def render(
     """
     if not (size >= 8 and seconds > 0 and fps > 0):
         raise InputError(f"size must be 8 or more, seconds and fps above 0, not {size}, {seconds} and {fps}")
-    shown = scene(name, seed)
+    fps, shown = float(exact_rate(fps)), scene(name, seed)
     frames = max(1, round(seconds * fps))
     pictures = np.empty((frames, size, size, 3), np.uint8)
     for number in range(frames):

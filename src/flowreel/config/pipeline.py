@@ -11,6 +11,7 @@ from typing import Literal
 
 from flowreel.config.plain import check
 from flowreel.errors import InputError
+from flowreel.rates import exact_rate
 
 FORMAT_VERSION = 1
 
@@ -21,8 +22,9 @@ FORMAT_VERSION = 1
 class Timing:
     """The clocks of one pipeline. Every length in frames, samples or mel steps is derived here and nowhere else.
 
-    ``fps`` video frames a second; ``sample_rate`` audio samples a second and ``hop`` samples per mel step, or both 0
-    where there is no sound. With sound, ``sample_rate / (hop * fps)`` (mel steps per video frame, F) must be whole.
+    ``fps`` video frames a second, given as any real number (29.97 becomes 30000/1001); ``sample_rate`` audio samples a
+    second and ``hop`` samples per mel step, or both 0 where there is no sound. With sound,
+    ``sample_rate / (hop * fps)`` (mel steps per video frame, F) must be whole.
     """
 
     fps: float = 10.0
@@ -30,7 +32,7 @@ class Timing:
     hop: int = 160
 
     def __post_init__(self) -> None:
-        check(self.fps > 0, f"fps must be above 0, not {self.fps}")
+        object.__setattr__(self, "fps", float(exact_rate(self.fps)))
         if not self.has_audio:
             check(self.hop == 0, f"hop is {self.hop} but sample_rate is 0: without sound both are 0")
             return

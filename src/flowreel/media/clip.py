@@ -5,16 +5,16 @@ Shape legend: T frames, H W rows and columns in pixels, S audio samples.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from fractions import Fraction
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from flowreel.errors import InputError
+from flowreel.rates import exact_rate
 
 if TYPE_CHECKING:
     from flowreel.media.resize import Fit
@@ -22,26 +22,17 @@ if TYPE_CHECKING:
 Channel = Literal["mean", "first"]
 
 
-def samples_for(frames: int, fps: float, sample_rate: int) -> int:
+def samples_for(frames: int, fps: Real | float, sample_rate: int) -> int:
     """Audio samples that ``frames`` frames last, to the nearest whole sample."""
-    return round(frames / fps * sample_rate)
-
-
-def exact_rate(fps: float) -> Fraction:
-    """``fps`` as the fraction that was meant: 29.97002997 is 30000/1001."""
-    if not (isinstance(fps, (int, float, Fraction)) and math.isfinite(fps) and 0 < fps <= 1000):
-        raise InputError(f"fps must be a number of frames a second above 0 and up to 1000, not {fps!r}")
-    rate = Fraction(fps).limit_denominator(10_000)
-    if rate == 0:
-        raise InputError(f"fps {fps!r} is too near to 0: the slowest rate is one frame in 10000 seconds")
-    return rate
+    return round(frames * int(sample_rate) / exact_rate(fps))
 
 
 @dataclass(frozen=True, eq=False)
 class Clip:
     """Frames (T, H, W, 3) uint8 RGB, and their sound (S,) float32 in [-1, 1] at ``sample_rate`` Hz, or None.
 
-    Frame k is on screen from k/fps to (k+1)/fps seconds; sample i sounds at i/sample_rate seconds. Clips that are read
+    Frame k is on screen from k/fps to (k+1)/fps seconds; sample i sounds at i/sample_rate seconds. ``fps`` may be given
+    as any real number, and is that of :func:`exact_rate`: 29.97 becomes 30000/1001. Clips that are read
     or generated have S == ``samples_for(T, fps, sample_rate)``; others may have any S. Wrong types or shapes are an
     :class:`InputError`.
     """
@@ -63,7 +54,7 @@ class Clip:
                 raise InputError(f"audio must be a float32 array (S,) or None, not {_describe(audio)}")
             if not np.isfinite(audio).all():
                 raise InputError(f"audio holds {int((~np.isfinite(audio)).sum())} values that are NaN or infinite")
-        exact_rate(self.fps)
+        object.__setattr__(self, "fps", float(exact_rate(self.fps)))
         check_sample_rate(self.sample_rate)
 
     def __repr__(self) -> str:

@@ -11,17 +11,19 @@ import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Real
 from pathlib import Path
 
 import av
 import numpy as np
 
 from flowreel.errors import InputError
-from flowreel.media.clip import Channel, Clip, check_sample_rate, exact_rate, samples_for
+from flowreel.media.clip import Channel, Clip, check_sample_rate, samples_for
 from flowreel.media.demux import Timed, decoded, explained, started, timed, video_stream
 from flowreel.media.resize import Fit, Resizer
 from flowreel.media.rgb import Converter
 from flowreel.media.sound import Sound
+from flowreel.rates import exact_rate
 
 _STATED = Fraction(1, 1000)  # seconds that a stated frame rate may be off by
 _SLOWEST = 60  # seconds that pictures may last on average where no sound goes on as long
@@ -50,7 +52,7 @@ def probe(path: str | Path) -> MediaInfo:
 def iterate(
     path: str | Path,
     *,
-    fps: float | None = None,
+    fps: Real | float | None = None,
     sample_rate: int = 16000,
     size: int | tuple[int, int] | None = None,
     fit: Fit = "crop",

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from flowreel.errors import InputError
-from flowreel.media.clip import Clip, check_sample_rate, exact_rate, samples_for
+from flowreel.media.clip import Clip, check_sample_rate, samples_for
 from flowreel.media.sound import SLACK, place
+from flowreel.rates import exact_rate
 
 _BT709 = 1  # AVCOL_SPC_BT709 and its primaries and transfer: the same number in each of FFmpeg's lists
 _LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG
@@ -99,10 +100,10 @@ class Writer:
         self, path: str | Path, *, fps: float, height: int, width: int, sample_rate: int | None, quality: int = 18
     ) -> None:
         self.path = Path(path)
-        self.fps, self.height, self.width = fps, height, width
+        self._rate = exact_rate(fps)
+        self.fps, self.height, self.width = float(self._rate), height, width
         self._format = _format_of(self.path, sample_rate)
         self.sample_rate = sample_rate if self._format.audio else None
-        self._rate = exact_rate(fps)
         if not 0 <= quality <= 51:
             raise InputError(f"quality must be x264's rate factor from 0 (best) to 51, not {quality}")
         self._frames = self._samples = 0

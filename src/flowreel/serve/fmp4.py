@@ -19,7 +19,7 @@ import numpy as np
 
 from flowreel.errors import InputError
 from flowreel.media import Clip
-from flowreel.media.clip import exact_rate
+from flowreel.rates import exact_rate
 
 SMALLEST = 128
 """Pixels that the longer side is given at least, by repeating pixels, as H.264 halves the resolution of colour."""
@@ -45,8 +45,8 @@ class Fragmenter:
     """
 
     def __init__(self, *, fps: float, height: int, width: int, sample_rate: int | None, quality: int = 18) -> None:
-        self.fps, self.height, self.width, self.sample_rate = fps, height, width, sample_rate
         self._rate = exact_rate(fps)
+        self.fps, self.height, self.width, self.sample_rate = float(self._rate), height, width, sample_rate
         self._repeat = max(1, math.ceil(SMALLEST / max(height, width)))
         self.frames = self._samples = self._fragments = 0
         file = io.BytesIO()
