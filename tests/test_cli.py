@@ -40,7 +40,7 @@ def test_config_file_lies_between_preset_and_options(tmp_path: Path) -> None:
 
 
 def test_sizes_may_be_one_side_or_two() -> None:
-    for text, want in (("96", (96, 96)), ("64,96", (64, 96)), ("[64,96]", (64, 96))):
+    for text, want in (("96", (96, 96)), ("64,96", (64, 96)), ("[64,96]", (64, 96)), ("96x64", (64, 96))):
         _, config = parse("prepare", COMMANDS["prepare"], ["c", "o", "--size", text])
         assert isinstance(config, PrepareConfig)
         assert config.height_width == want
@@ -50,12 +50,16 @@ def test_sizes_may_be_one_side_or_two() -> None:
     ("arguments", "message"),
     [
         (["train", "d", "r", "--model.dims", "3"], "did you mean --model.dim?"),
-        (["train", "d", "r", "--model.dim", "wide"], "--model.dim: Expected a int. got wide"),
+        (["train", "d", "r", "--step", "3"], "no option --step, did you mean --steps?"),
+        (["train", "d", "r", "--lr", "3"], "no option --lr, did you mean --optim.lr?"),
+        (["train", "d", "r", "extra"], "too many arguments: extra"),
+        (["prepare", "c", "o", "--size", "64x"], "--size: expected a size in pixels"),
+        (["train", "d", "r", "--model.dim", "wide"], "--model.dim: expected a whole number, not 'wide'"),
         (["train", "d", "r", "--model.dim", "130"], "not a multiple of model.heads"),
-        (["train", "d", "r", "--model.kind", "flaw"], "'flav', 'flowfield'"),
+        (["train", "d", "r", "--model.kind", "flaw"], "--model.kind: expected one of flav, flowfield, not 'flaw'"),
         (["train", "d", "r", "--preset", "huge"], "known are laptop"),
         (["train", "d", "r", "--data.window", "7", "--objective.blocks", "2"], "multiples of every block"),
-        (["train", "d"], "required: run"),
+        (["train", "d"], "required: RUN"),
         (["generat"], "did you mean generate?"),
         (["generate", "nowhere"], "there is nothing at nowhere"),
         (["generate", "p", "--count", "0"], "at least 1"),

@@ -82,12 +82,14 @@ def test_heavy_rooms_are_imported_inside_functions_of_the_command_line() -> None
         "flowreel.config",
         "flowreel.errors",
         "flowreel.machine",
+        "flowreel.options",
         "flowreel.presets",
         "flowreel.rates",
         "flowreel.report",
+        "flowreel.spelling",
     )
     light += ("flowreel.__version__",)
-    files = ("__init__.py", "__main__.py", "cli.py", "errors.py", "machine.py", "presets.py", "rates.py", "report.py")
+    files = ("__init__.py", "__main__.py", "cli.py", *(f"{name.split('.')[1]}.py" for name in light))
     for file in (*files, *(f"config/{path.name}" for path in (ROOT / "config").glob("*.py"))):
         path = ROOT / file
         if not path.exists():

@@ -9,7 +9,6 @@ Imports nothing heavy by itself, so that help is there at once. Bad input ends w
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import os
 import re
@@ -21,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowreel import machine
+from flowreel import machine, options
 from flowreel.config import (
     CodecTrainConfig,
     ConvertConfig,
@@ -34,12 +33,12 @@ from flowreel.config import (
     VocoderTrainConfig,
     WorldConfig,
     flat,
-    from_dict,
     to_dict,
 )
 from flowreel.errors import InputError
 from flowreel.presets import PRESETS, preset
 from flowreel.report import Report
+from flowreel.spelling import closest
 
 
 def _print(line: str) -> None:
@@ -173,6 +172,10 @@ COMMANDS: dict[str, Command] = {
 }
 
 
+_PRESET = "laptop"
+"""The one that is taken where none is named."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (0 done, 2 bad input, 130 interrupted)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -216,137 +219,104 @@ def _usage() -> str:
 
 def _run(name: str, arguments: list[str]) -> int:
     if name not in COMMANDS:
-        raise InputError(f"there is no command {name!r}{_closest(name, COMMANDS)}; there are {', '.join(COMMANDS)}")
+        raise InputError(f"there is no command {name!r}{closest(name, COMMANDS)}; there are {', '.join(COMMANDS)}")
     command = COMMANDS[name]
     positionals, config = parse(name, command, arguments)
     command.function(*positionals, config)
     return 0
 
 
-def parse(name: str, command: Command, arguments: list[str]) -> tuple[list[str], Any]:
+def parse(name: str, command: Command, arguments: Sequence[str]) -> tuple[list[str], Any]:
     """Positional values and the options of one command, checked.
+
+    What an option says holds, then the last file of ``--config`` that has it, then the preset.
 
     Raises:
         InputError: an unknown option (with the closest right one), a wrong type, an impossible combination.
+        SystemExit: the help or the options were asked for, and printed.
     """
+    hints, sections = options.leaves(command.options), options.sections(command.options)
+    known = {**hints, **dict.fromkeys(("help", "print_config", "config", *sections, *_preset_option(command)))}
+    switches = ("help", "print_config", *(option for option, hint in hints.items() if hint is bool))
+    words = options.split(arguments, known, switches)
+    special = dict(words.options)
+    if "help" in special:
+        print(_help(name, command))
+        raise SystemExit(0)
+    values: dict[str, Any] = {}
+    for option, text in words.options:
+        if option == "config" or option in sections:
+            values |= options.read_file(Path(text), command.options, "" if option == "config" else option)
+    values |= {
+        option: options.value_of(option, hints[option], text) for option, text in words.options if option in hints
+    }
+    base = preset(special.get("preset", _PRESET)) if command.presets else command.options()
+    config = options.with_values(base, values)
+    if "print_config" in special:
+        print(options.as_yaml(config), end="")
+        raise SystemExit(0)
+    return _positionals(name, command, words.positionals), config
+
+
+def _positionals(name: str, command: Command, words: Sequence[str]) -> list[str]:
+    """All positional values, with the defaults of those that were left out."""
+    parameters = [inspect.signature(command.function).parameters[p] for p in command.positionals]
+    usage = f"usage: {_usage_of(name, command)}"
+    if len(words) > len(parameters):
+        raise InputError(f"too many arguments: {', '.join(words[len(parameters) :])}; {usage}")
+    missing = [p for p in parameters[len(words) :] if p.default is inspect.Parameter.empty]
+    if missing:
+        raise InputError(f"required: {', '.join(p.name.upper() for p in missing)}; {usage}")
+    return [*words, *(p.default for p in parameters[len(words) :])]
+
+
+def _usage_of(name: str, command: Command) -> str:
+    parameters = inspect.signature(command.function).parameters
+    required = {p for p in command.positionals if parameters[p].default is inspect.Parameter.empty}
+    shown = [p.upper() if p in required else f"[{p.upper()}]" for p in command.positionals]
+    return " ".join([f"flowreel {name} [OPTION ...]", *shown])
+
+
+def _preset_option(command: Command) -> tuple[str, ...]:
+    return ("preset",) if command.presets else ()
+
+
+def _help(name: str, command: Command) -> str:
+    """What the command does, its options with their defaults, and what they mean."""
     import argparse
 
-    from jsonargparse import ArgumentParser, DefaultHelpFormatter
-
-    class Formatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
-        """The options with their defaults, and the text below as it is."""
-
-    parser = ArgumentParser(
-        prog=f"flowreel {name}",
+    parser = argparse.ArgumentParser(
+        usage=_usage_of(name, command),
         description=inspect.cleandoc(command.function.__doc__ or ""),
         epilog="\n\n".join(_documentation(command.options)),
-        formatter_class=Formatter,
-        exit_on_error=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
     )
-    parameters = inspect.signature(command.function).parameters
-    for positional in command.positionals:
-        default = parameters[positional].default
-        optional = {} if default is inspect.Parameter.empty else {"nargs": "?", "default": default}
-        parser.add_argument(f"{positional}_", metavar=positional.upper(), **optional)  # an option may have that name
-    parser.add_argument("--config", action="config", help="a YAML or JSON file of the options below")
+    shown = parser.add_argument_group("options")
+    shown.add_argument("-h", "--help", action="store_true", help="show this help and exit")
+    shown.add_argument("--print_config", action="store_true", help="print the options as a file for --config and exit")
+    shown.add_argument("--config", metavar="FILE", help="a YAML or JSON file of the options below")
     if command.presets:
-        parser.add_argument(
-            "--preset", default="laptop", help="; ".join(f"{k}: {text}" for k, (text, _) in PRESETS.items())
-        )
-    parser.add_class_arguments(command.options, None)
-    if command.presets:
-        parser.set_defaults(flat(to_dict(preset(_value_of("--preset", arguments, "laptop")))))
-    try:
-        values = parser.parse_args(_with_lists(_spelled(arguments, command.options), command.options)).as_dict()
-    except argparse.ArgumentError as error:
-        raise InputError(_explain(str(error), parser)) from error
-    fields = {f.name for f in dataclasses.fields(command.options)}
-    return [values[f"{p}_"] for p in command.positionals], from_dict(
-        command.options, {k: v for k, v in values.items() if k in fields}
-    )
+        meanings = "; ".join(f"{key}: {text}" for key, (text, _) in PRESETS.items())
+        shown.add_argument("--preset", metavar="NAME", help=meanings.replace("%", "%%"))
+    for section in options.sections(command.options):
+        shown.add_argument(f"--{section}", metavar="FILE", help=f"a YAML or JSON file of the options {section}.*")
+    defaults = flat(to_dict(preset(_PRESET) if command.presets else command.options()))
+    for option, hint in options.leaves(command.options).items():
+        default = f"default: {options.written(defaults[option])}".replace("%", "%%")
+        shown.add_argument(f"--{option}", metavar=options.metavar(hint), help=default)
+    return parser.format_help().rstrip()
 
 
-def _documentation(options: Any, prefix: str = "") -> list[str]:
+def _documentation(config: Any, prefix: str = "") -> list[str]:
     """What the settings mean: the docstrings of a config class and of those within it."""
     title = f"{prefix}*" if prefix else "options"
-    docs = [inspect.cleandoc(c.__doc__ or "") for c in options.__mro__ if dataclasses.is_dataclass(c)]
+    docs = [inspect.cleandoc(c.__doc__ or "") for c in config.__mro__ if dataclasses.is_dataclass(c)]
     text = [f"{title}:\n" + textwrap.indent(re.sub(r":class:|:func:|``", "", "\n".join(docs)), "  ")]
-    for name, hint in typing.get_type_hints(options).items():
+    for name, hint in typing.get_type_hints(config).items():
         if dataclasses.is_dataclass(hint):
             text += _documentation(hint, f"{prefix}{name}.")
     return text
-
-
-def _value_of(option: str, arguments: Sequence[str], default: str) -> str:
-    """The value of ``option`` before any parser exists, as the defaults depend on it."""
-    for i, argument in enumerate(arguments):
-        if argument == option and i + 1 < len(arguments):
-            return arguments[i + 1]
-        if argument.startswith(f"{option}="):
-            return argument.split("=", 1)[1]
-    return default
-
-
-def _spelled(arguments: Sequence[str], options: type) -> list[str]:
-    """``--max-viewers 2`` and ``--broadcast`` as the parser knows them: ``--max_viewers 2``, ``--broadcast true``."""
-    leaves = {f"--{name}": hint for name, hint in _leaves(options).items()}
-    result = []
-    for i, argument in enumerate(arguments):
-        option, joined, value = argument.partition("=")
-        known = option.replace("-", "_").replace("__", "--", 1)
-        if option.startswith("--") and option not in leaves and known in leaves:
-            option = known
-        result.append(f"{option}{joined}{value}")
-        last = i + 1 == len(arguments) or arguments[i + 1].startswith("--")
-        if not joined and leaves.get(option) is bool and last:
-            result.append("true")
-    return result
-
-
-def _with_lists(arguments: Sequence[str], options: type) -> list[str]:
-    """``--contexts 2,4``, ``--size 64,96`` and ``--classes a,b`` read as lists where the option is one."""
-    lists = {f"--{name}" for name, hint in _leaves(options).items() if "tuple" in str(hint)}
-    plain = re.compile(r"-?[\w.]+(,-?[\w.]+)*,?")
-    result = list(arguments)
-    for i, argument in enumerate(result):
-        option, joined, value = argument.partition("=")
-        if option not in lists or (not joined and i + 1 == len(result)):
-            continue
-        value = value if joined else result[i + 1]
-        single = "," not in value and "int |" in str(_leaves(options)[option[2:]])
-        if plain.fullmatch(value) and not single:
-            result[i if joined else i + 1] = f"{option}=[{value.strip(',')}]" if joined else f"[{value.strip(',')}]"
-    return result
-
-
-def _leaves(options: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted name -> type of every setting of a config class."""
-    leaves: dict[str, Any] = {}
-    for name, hint in typing.get_type_hints(options).items():
-        leaves |= _leaves(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else {f"{prefix}{name}": hint}
-    return leaves
-
-
-def _explain(message: str, parser: Any) -> str:
-    """A parser's message in one line, with the closest option where one is unknown."""
-    unknown = re.search(r"unrecognized arguments: (.*)", message, re.DOTALL)
-    if unknown:
-        options = [option for action in parser._actions for option in action.option_strings]
-        named = [word for word in unknown[1].split() if word.startswith("-")] or unknown[1].split()
-        return "; ".join(f"there is no option {w}{_closest(w.split('=')[0], options)}" for w in named)
-    wrong = re.search(r'Parser key "([^"]+)":\s*(.*)', message, re.DOTALL)
-    if wrong:
-        reason = " ".join(wrong[2].split())
-        reason = (
-            re.sub(r"<class '(\w+)'>", r"\1", reason).replace("typing.Literal", "one of ").replace("Got value:", "got")
-        )
-        return f"--{wrong[1]}: {reason}"
-    return re.sub(r"\b(\w+)_(?=,|$)", r"\1", " ".join(message.split()))
-
-
-def _closest(word: str, known: Sequence[str] | dict[str, Any]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f", did you mean {close[0]}?" if close else ""
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -14,6 +13,7 @@ from flowreel.errors import InputError
 from flowreel.flow.schedule import blocks
 from flowreel.flow.solver import euler, heun
 from flowreel.given import Given
+from flowreel.spelling import closest
 
 SOLVERS = {"euler": euler, "heun": heun}
 LONGEST_CLIP = 4
@@ -60,10 +60,7 @@ class Settings:
         names = [f.name for f in fields(cls)]
         for name in options:
             if name not in names:
-                close = difflib.get_close_matches(
-                    name, [*names, "seconds", "label", "seed", "audio", "video", "prefix"], 1
-                )
-                meant = f", did you mean {close[0]}?" if close else ""
+                meant = closest(name, [*names, "seconds", "label", "seed", "audio", "video", "prefix"])
                 raise InputError(f"there is no setting {name!r}{meant}; there are {', '.join(names)}")
         return cls(**options)
 

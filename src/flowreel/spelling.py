@@ -1,0 +1,45 @@
+"""Which known name somebody may have meant who wrote one that does not exist."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_LEAST = 0.62
+_BEGINNING, _INITIALS, _SAME = 0.9, 0.95, 1.0
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """``", did you mean --optim.lr?"``, or ``""`` where no known name is like ``word``.
+
+    Names with dots are compared by their last part first: for "--lr" that is "--optim.lr". At most three are named.
+    """
+    likeness = {name: _likeness(word, name) for name in known}
+    best = max(likeness.values(), default=0.0)
+    if best < _LEAST:
+        return ""
+    names = [name for name, like in likeness.items() if like == best]
+    beside = [name for name in names if _words(name)[:-1] == _words(word)[:-1]]
+    return f", did you mean {' or '.join((beside or names)[:3])}?"
+
+
+def _likeness(word: str, name: str) -> float:
+    """0 (nothing in common) to 1 (the same last part)."""
+    (*_, a), (*_, b) = _words(word), _words(name)
+    if a == b:
+        return _SAME
+    if _initials(a) == b or a == _initials(b):  # learning_rate and lr
+        return _INITIALS
+    if len(a) > 1 and b.startswith(a):
+        return _BEGINNING
+    whole = ".".join(_words(word)), ".".join(_words(name))
+    return max(difflib.SequenceMatcher(None, x, y).ratio() for x, y in ((a, b), whole)) * _BEGINNING
+
+
+def _words(name: str) -> list[str]:
+    return name.lstrip("-").replace("-", "_").lower().split(".")
+
+
+def _initials(name: str) -> str:
+    words = [word for word in name.split("_") if word]
+    return "".join(word[0] for word in words) if len(words) > 1 else name
