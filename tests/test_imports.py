@@ -80,6 +80,7 @@ def test_the_ends_are_imported_by_the_command_line_alone() -> None:
 def test_heavy_rooms_are_imported_inside_functions_of_the_command_line() -> None:
     light = (
         "flowreel.config",
+        "flowreel.console",
         "flowreel.errors",
         "flowreel.machine",
         "flowreel.options",

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from flowreel.config import FORMAT_VERSION, flat, read_json
+from flowreel.config import FORMAT_VERSION, flat, json_text, read_json
 from flowreel.errors import InputError
 from flowreel.parallel import laid_out_like
 from flowreel.pickles import plain_name
@@ -149,7 +149,7 @@ def exported(run: Path) -> int | None:
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write a JSON object; the file appears whole or not at all."""
     aside = path.with_name(f".tmp-{path.name}")
-    aside.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.write_bytes(json_text(values))
     sync(aside)
     aside.replace(path)
 

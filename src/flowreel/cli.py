@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowreel import machine, options
+from flowreel import console, machine, options
 from flowreel.config import (
     CodecTrainConfig,
     ConvertConfig,
@@ -47,7 +47,7 @@ def _print(line: str) -> None:
 
 
 def _print_from_all(line: str) -> None:
-    print(line, flush=True)
+    console.put(line, sys.stdout)
 
 
 def prepare(clips: str, out: str, config: PrepareConfig | None = None, report: Report = _print) -> dict[str, Any]:
@@ -178,31 +178,24 @@ _PRESET = "laptop"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (0 done, 2 bad input, 130 interrupted)."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_usage())
-        return 0 if arguments else 2
-    if arguments[0] in ("-V", "--version"):
-        from flowreel import __version__
+    console.settle()
+    code = _answered(list(sys.argv[1:] if argv is None else argv))
+    return code if console.finish() else code or 2
 
-        print(f"flowreel {__version__}")
-        return 0
-    warnings.showwarning = _show_warning
-    machine.settle()
+
+def _answered(arguments: list[str]) -> int:
+    """Run a command; what a person can act on becomes one line on the standard error."""
     try:
-        return _run(arguments[0], arguments[1:])
+        return _run(arguments)
     except InputError as error:
-        print(f"flowreel: {error}", file=sys.stderr)
+        console.put_error(f"flowreel: {error}")
         return 2
-    except BrokenPipeError:  # who read the output has left, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        print(f"flowreel: {error.strerror or error}{where}", file=sys.stderr)
+        console.put_error(f"flowreel: {error.strerror or error}{where}")
         return 2
     except KeyboardInterrupt:
-        print("flowreel: interrupted", file=sys.stderr)
+        console.put_error("flowreel: interrupted")
         return 130
 
 
@@ -217,11 +210,22 @@ def _usage() -> str:
     return "\n".join([*lines, "", "flowreel COMMAND --help says more; flowreel --version the version."])
 
 
-def _run(name: str, arguments: list[str]) -> int:
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        _print_from_all(_usage())
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        from flowreel import __version__
+
+        _print_from_all(f"flowreel {__version__}")
+        return 0
+    warnings.showwarning = _show_warning
+    machine.settle()
+    name, *rest = arguments
     if name not in COMMANDS:
         raise InputError(f"there is no command {name!r}{closest(name, COMMANDS)}; there are {', '.join(COMMANDS)}")
     command = COMMANDS[name]
-    positionals, config = parse(name, command, arguments)
+    positionals, config = parse(name, command, rest)
     command.function(*positionals, config)
     return 0
 
@@ -241,7 +245,7 @@ def parse(name: str, command: Command, arguments: Sequence[str]) -> tuple[list[s
     words = options.split(arguments, known, switches)
     special = dict(words.options)
     if "help" in special:
-        print(_help(name, command))
+        _print_from_all(_help(name, command))
         raise SystemExit(0)
     values: dict[str, Any] = {}
     for option, text in words.options:
@@ -253,7 +257,7 @@ def parse(name: str, command: Command, arguments: Sequence[str]) -> tuple[list[s
     base = preset(special.get("preset", _PRESET)) if command.presets else command.options()
     config = options.with_values(base, values)
     if "print_config" in special:
-        print(options.as_yaml(config), end="")
+        _print_from_all(options.as_yaml(config).rstrip("\n"))
         raise SystemExit(0)
     return _positionals(name, command, words.positionals), config
 
@@ -320,4 +324,4 @@ def _documentation(config: Any, prefix: str = "") -> list[str]:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"flowreel: warning: {message}", file=sys.stderr)
+    console.put(f"flowreel: warning: {message}", sys.stderr)

@@ -58,7 +58,7 @@ class Journal:
         self._before, self._clock = seconds, time.monotonic()
         self._sums: dict[str, tuple[float, int]] = {}
         self._names: dict[str, None] = {}
-        self._bar = _Bar(steps, step) if lead and sys.stdout.isatty() else None
+        self._bar = _Bar(steps, step) if lead and sys.stdout is not None and sys.stdout.isatty() else None
         if lead:
             self._curve, self._validation = Table(run / CURVE, step), Table(run / VALIDATION, step)
         self._tracker = trackers.open(tracker, run, settings or {}, step, report) if lead else None

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flowreel.config import GenerateConfig, PipelineConfig, from_dict, to_dict
+from flowreel.config import GenerateConfig, PipelineConfig, from_dict, json_text, to_dict
 from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed
 from flowreel.media.writing import write_complete
@@ -173,7 +173,7 @@ class Folder:
 
     def note(self) -> None:
         """Write the note, before the first file. Every process writes the same."""
-        write_complete(self._note, (json.dumps(self._identity, indent=1, ensure_ascii=False) + "\n").encode())
+        write_complete(self._note, json_text(self._identity))
 
 
 def clear_leftovers(folder: Path, outputs: list[Output]) -> None:

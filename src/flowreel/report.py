@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Self, TypeAlias
 
+from flowreel import console
+
 Report: TypeAlias = Callable[[str], None]
 
 SECONDS = 10.0
@@ -22,7 +24,7 @@ def silent(text: str) -> None:
 
 def say(text: str) -> None:
     """Print a line about the work under way on the standard error."""
-    print(f"flowreel: {text}", file=sys.stderr, flush=True)
+    console.put(f"flowreel: {text}", sys.stderr)
 
 
 def is_watched() -> bool:
@@ -117,7 +119,7 @@ class _Bar:
             *columns,
             console=Console(stderr=True),
             transient=True,
-            redirect_stdout=sys.stdout.isatty(),  # results in a pipe stay there
+            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),  # results in a pipe stay there
         )
         self._task = self._progress.add_task(escape(title), total=1.0, text="")
         self._progress.start()

@@ -26,7 +26,7 @@ from flowreel.config.pipeline import (
     VideoCodecConfig,
     VideoKind,
 )
-from flowreel.config.plain import flat, from_dict, read_json, to_dict
+from flowreel.config.plain import flat, from_dict, json_text, read_json, to_dict
 from flowreel.config.training import (
     CodecTrainConfig,
     DataConfig,
@@ -71,6 +71,7 @@ __all__ = [
     "WorldConfig",
     "flat",
     "from_dict",
+    "json_text",
     "read_json",
     "to_dict",
 ]

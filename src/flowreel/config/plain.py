@@ -69,6 +69,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def json_text(values: dict[str, Any]) -> bytes:
+    """A JSON object as UTF-8; names of files that are no UTF-8 keep their bytes as escapes that JSON reads back."""
+    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object, or say what is wrong with the file."""
     try:

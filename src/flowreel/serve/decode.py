@@ -105,7 +105,8 @@ def main() -> int:
         np.savez(output, allow_pickle=False, **decode(path, task["form"], task["limits"]))
     except InputError as error:
         # what is said of the file must not say where it lies
-        sys.stdout.write(str(error).replace(f"{path}: ", "").replace(str(path), "the file"))
+        reason = str(error).replace(f"{path}: ", "").replace(str(path), "the file")
+        sys.stdout.buffer.write(reason.encode("utf-8", "backslashreplace"))
         return 2
     sys.stdout.buffer.write(output.getvalue())
     return 0
