@@ -89,7 +89,7 @@ def test_heavy_rooms_are_imported_inside_functions_of_the_command_line() -> None
         "flowreel.report",
         "flowreel.spelling",
     )
-    light += ("flowreel.__version__",)
+    light += ("flowreel.__version__", "flowreel.lazy")
     files = ("__init__.py", "__main__.py", "cli.py", *(f"{name.split('.')[1]}.py" for name in light))
     for file in (*files, *(f"config/{path.name}" for path in (ROOT / "config").glob("*.py"))):
         path = ROOT / file
@@ -117,3 +117,31 @@ def test_light_rooms_leave_torch_out() -> None:
     lines.append("print([m for m in ('torch', 'numpy', 'av', 'diffusers', 'matplotlib') if m in sys.modules])")
     run = subprocess.run([sys.executable, "-c", "; ".join(lines)], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+HEAVY = (
+    "PIL",
+    "accelerate",
+    "av",
+    "diffusers",
+    "huggingface_hub",
+    "jsonargparse",
+    "lmdb",
+    "matplotlib",
+    "numpy",
+    "rich",
+)
+HEAVY += ("safetensors", "scipy", "starlette", "sympy", "torch", "torch._dynamo", "torch._inductor", "yaml")
+
+
+def loaded_after(code: str) -> set[str]:
+    """Which of the heavy modules a new process has imported after ``code``."""
+    lines = f"{code}\nimport sys\nprint(*(name for name in {HEAVY} if name in sys.modules))"
+    return set(subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_loading_a_pipeline_imports_no_more_than_it_needs() -> None:
+    assert loaded_after("import flowreel") == set()
+    assert loaded_after("import flowreel; flowreel.Clip") == {"numpy"}
+    loaded = loaded_after("import flowreel, flowreel.generate; flowreel.load('world')")
+    assert loaded == {"numpy", "safetensors", "torch"}

@@ -9,8 +9,9 @@ The names below load at first use, so that ``import flowreel`` does not import t
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from flowreel.lazy import attributes
 
 __version__ = "0.6.0"
 __all__ = ["Clip", "Pipeline", "__version__", "load"]
@@ -20,16 +21,7 @@ if TYPE_CHECKING:
     from flowreel.media import Clip
     from flowreel.pipeline import Pipeline
 
-_HOMES = {
-    "Clip": "flowreel.media",
-    "Pipeline": "flowreel.pipeline",
-    "load": "flowreel.loading",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'flowreel' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = attributes(
+    __name__,
+    {"Clip": "flowreel.media.clip", "Pipeline": "flowreel.pipeline", "load": "flowreel.loading"},
+)

@@ -10,13 +10,13 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowreel.config import GenerateConfig
 from flowreel.errors import InputError
 from flowreel.given import Given
 from flowreel.loading import load
-from flowreel.media import Clip, Writer
+from flowreel.media import Clip
 from flowreel.outputs import (
     STREAMED,
     Folder,
@@ -31,6 +31,9 @@ from flowreel.pipeline import Pipeline
 from flowreel.processes import device
 from flowreel.report import Progress, Report
 from flowreel.settings import Settings
+
+if TYPE_CHECKING:
+    from flowreel.media import Writer
 
 
 def generate(pipe: str | Path | Pipeline, config: GenerateConfig, report: Report) -> list[Path]:
@@ -204,6 +207,8 @@ def _line(output: Output, clip: Clip, frames: int, seed: int) -> str:
 
 
 def _writer(path: Path, clip: Clip) -> Writer:
+    from flowreel.media import Writer  # and FFmpeg, once there is something to write
+
     height, width = clip.frames.shape[1:3]
     rate = clip.sample_rate if clip.audio is not None else None
     return Writer(path, fps=clip.fps, height=height, width=width, sample_rate=rate)

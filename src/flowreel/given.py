@@ -20,7 +20,7 @@ from flowreel.codec import Codec
 from flowreel.config import PipelineConfig
 from flowreel.errors import InputError
 from flowreel.flow.types import Latents
-from flowreel.media import Clip, probe, read_sound, samples_for
+from flowreel.media import Clip, samples_for
 
 Media = Clip | str | Path
 """A clip, or the path of a file."""
@@ -174,6 +174,8 @@ def _sound(codec: Codec, media: Media, seconds: float | None) -> np.ndarray:
             raise InputError(f"the clip given as audio has {what}; this model needs {timing.sample_rate} Hz")
         sound = media.audio
     else:
+        from flowreel.media import read_sound
+
         sound = read_sound(media, timing.sample_rate, codec.config.audio.channel if codec.config.audio else "mean")
     whole = len(sound) // timing.samples(1)
     whole = whole if seconds is None else min(whole, timing.frames(seconds))
@@ -220,6 +222,8 @@ def _history(codec: Codec, config: PipelineConfig, media: Media, context: int) -
     start = 0.0
     levelled = codec.config.audio is not None and codec.config.audio.peak > 0
     if not isinstance(media, Clip) and not levelled:  # the level that training brought clips to is of the whole clip
+        from flowreel.media import probe
+
         start = max(0.0, probe(media).seconds - timing.seconds(context + 8))
     clip = _read(codec, config.picture, media, start)
     if len(clip.frames) < context:

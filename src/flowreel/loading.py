@@ -17,7 +17,6 @@ from flowreel.codec import Codec
 from flowreel.codec.vocoder import load as load_vocoder
 from flowreel.config import FORMAT_VERSION, ConvertConfig, PipelineConfig, from_dict, read_json
 from flowreel.convert import Published, plain, read_published
-from flowreel.encoding import named_codec
 from flowreel.errors import InputError
 from flowreel.models import build
 from flowreel.pipeline import Pipeline
@@ -151,6 +150,8 @@ def _adjusted(pipeline: Pipeline, audio_scale: float | None, autoencoder: str | 
             raise InputError("audio_scale was given, but this model makes no sound")
         codec = replace(codec, audio=replace(codec.audio, scale=audio_scale))
     if autoencoder is not None:
+        from flowreel.encoding import named_codec  # and all of preparing with it
+
         named, folder = named_codec(autoencoder)
         video = named.video
         if video.channels != pipeline.config.shape.channels:

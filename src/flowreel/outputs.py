@@ -23,7 +23,6 @@ from torch import nn
 from flowreel.config import GenerateConfig, PipelineConfig, from_dict, json_text, to_dict
 from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed
-from flowreel.media.writing import write_complete
 from flowreel.pipeline import Pipeline
 from flowreel.processes import place
 from flowreel.unchanged import check_unchanged
@@ -173,6 +172,8 @@ class Folder:
 
     def note(self) -> None:
         """Write the note, before the first file. Every process writes the same."""
+        from flowreel.media.writing import write_complete
+
         write_complete(self._note, json_text(self._identity))
 
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowreel.codec import mel
-from flowreel.codec.sinusoids import SinusoidalVocoder, SinusoidsConfig, Sounding
+from flowreel.codec.sinusoids import Controls, SinusoidalVocoder, SinusoidsConfig, Sounding
 from flowreel.codec.streaming import Whole
 from flowreel.config import MelConfig, VocoderTrainConfig
 from flowreel.errors import InputError
@@ -88,7 +88,7 @@ class Resynthesis(nn.Module):
 
     def forward(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         controls = self.vocoder.controls(log_mel, Whole())
-        return self.vocoder.sound(controls, Sounding()), controls.frequency
+        return _sound(self.vocoder, controls), controls.frequency
 
 
 def architecture(config: VocoderTrainConfig) -> SinusoidsConfig:
@@ -203,3 +203,8 @@ def _members(config: SinusoidsConfig) -> Tensor:
     hz = torch.linspace(0, config.mel.sample_rate / 2, config.mel.n_fft // 2 + 1, dtype=centre.dtype)
     far = (hz - centre[:, None]).abs()
     return ((far <= width[:, None] / 2) | (far == far.amin(1, keepdim=True))).float()
+
+
+@torch.compiler.disable  # the state of the oscillators would be compiled anew with every step
+def _sound(vocoder: SinusoidalVocoder, controls: Controls) -> Tensor:
+    return vocoder.sound(controls, Sounding())

@@ -181,7 +181,6 @@ class SinusoidalVocoder(nn.Module):
         fitting = torch.log(self.projection @ loud + _SILENT).unflatten(1, (2, -1))
         return F.pad(fitting.repeat_interleave(self.config.points, 1), (0, 0, 0, 0, 1, 0))
 
-    @torch.compiler.disable  # its state would be compiled anew with every step
     def sound(self, controls: Controls, sounding: Sounding) -> Tensor:
         """The samples (B, N * hop) of N mel steps more, where ``sounding`` has come to; it moves on."""
         with torch.autocast(controls.amplitude.device.type, enabled=False):
