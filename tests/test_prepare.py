@@ -398,7 +398,7 @@ def test_a_missing_shard_of_a_complete_folder_is_noticed(clips: Path, tmp_path: 
         ({"fit": "squash"}, "fit must be one of crop, letterbox"),
         ({"peak": 2.0}, "peak must be in"),
         ({"shard_mb": 0}, "shard_mb must be at least 1"),
-        ({"fps": 0.0}, "fps must be above 0"),
+        ({"fps": 0.0}, "fps must be a number of frames a second above 0"),
     ],
 )
 def test_impossible_settings_are_refused(

@@ -28,6 +28,7 @@ from flowreel.media import Clip
 from flowreel.models import Network
 from flowreel.report import Progress
 from flowreel.settings import Settings, class_index, makes_clips, resolve
+from flowreel.threads import flush_denormals
 
 DEFAULT_SECONDS = 4.0
 _LABELS = 0x1ABE1
@@ -62,8 +63,11 @@ class Pipeline:
 
     def __init__(self, model: Network, codec: Codec, config: PipelineConfig) -> None:
         self.model, self.codec, self.config = model, codec, config
-        if next(model.parameters()).device.type == "cpu":
-            torch.set_flush_denormal(True)  # some weights slow the CPU down fifty times without it
+        self._flush_denormals()
+
+    def _flush_denormals(self) -> None:
+        if next(self.model.parameters()).device.type == "cpu":
+            flush_denormals()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -261,6 +265,7 @@ class Pipeline:
         if not given.fits(len(seeds)):
             raise InputError(f"something is given to each sample, but not to each of {len(seeds)}: give as many seeds")
         resolved = resolve(settings, self.config, given, frames)
+        self._flush_denormals()  # this may be another thread than the one that loaded the pipeline
         names = [self.class_name(label, seed) for label, seed in zip(labels, seeds, strict=True)]
         indices = torch.tensor(
             [class_index(name, self.config) for name in names if name is not None], device=self.device

@@ -28,6 +28,7 @@ from flowreel.parallel import Parallel
 from flowreel.report import Report, silent
 from flowreel.stop import Stop
 from flowreel.task import NETWORK, Batch, Task, purpose_seed
+from flowreel.threads import flush_denormals
 
 MOST_SKIPPED = 20
 """With ``nonfinite`` "skip": after so many skipped turns running, training stops: it will not recover."""
@@ -69,7 +70,7 @@ class Session:
         self.report = report if self.lead else silent
         self.task, self.run, self.config = task, run, config
         if self.machine.device.type == "cpu":
-            torch.set_flush_denormal(True)  # tiny numbers are many times slower otherwise
+            flush_denormals()
         sharded = config.sharding == "fsdp"
         if sharded and task.players:
             raise InputError("sharding 'fsdp' is for flows: what this trains fits into every process, leave it at none")
