@@ -18,7 +18,7 @@ from pathlib import Path
 
 from flowreel import machine
 
-machine.settle()  # as the command line does, before torch is imported
+machine.keep_memory()  # as the command line does, before torch is imported
 
 import torch  # noqa: E402
 from rich.console import Console  # noqa: E402

@@ -336,7 +336,7 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.only) - set(names):
         parser.error(f"--only {', '.join(unknown)}: choose from {', '.join(names)}")
-    machine.settle()  # as the command line does
+    machine.keep_memory()  # as the command line does
     pipe = flowreel.load(options.pipe, device="cpu")
     of = {"version": flowreel.__version__, "weights": fingerprint(pipe)}
     of |= {name: getattr(options, name) for name in ("count", "seconds", "minutes")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -35,3 +36,12 @@ def test_freed_memory_is_used_again() -> None:
     if heard != "True":
         pytest.skip("this system's C library can't be told")
     assert count < faults(keep=False)[1] / 4
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "1000"), ("30000", "30000")])
+def test_importing_sets_how_long_threads_spin(before: str | None, after: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    environment |= {"GOMP_SPINCOUNT": before} if before else {}
+    code = "import flowreel, os; print(os.environ['GOMP_SPINCOUNT'])"
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == after

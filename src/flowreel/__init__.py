@@ -4,7 +4,8 @@
 >>> pipe = flowreel.load("run")                      # a folder made by `flowreel train`
 >>> pipe.generate(seconds=4, seed=1).save("clip.mp4")
 
-The names below load at first use, so that ``import flowreel`` does not import torch.
+The names below load at first use, so that ``import flowreel`` does not import torch. Import flowreel before
+torch: see :func:`flowreel.machine.sleep_soon`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flowreel.lazy import attributes
+from flowreel.machine import sleep_soon
 
 __version__ = "0.6.0"
 __all__ = ["Clip", "Pipeline", "__version__", "load"]
@@ -25,3 +27,5 @@ __getattr__ = attributes(
     __name__,
     {"Clip": "flowreel.media.clip", "Pipeline": "flowreel.pipeline", "load": "flowreel.loading"},
 )
+
+sleep_soon()

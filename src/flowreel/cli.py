@@ -220,7 +220,7 @@ def _run(arguments: list[str]) -> int:
         _print_from_all(f"flowreel {__version__}")
         return 0
     warnings.showwarning = _show_warning
-    machine.settle()
+    machine.keep_memory()
     name, *rest = arguments
     if name not in COMMANDS:
         raise InputError(f"there is no command {name!r}{closest(name, COMMANDS)}; there are {', '.join(COMMANDS)}")

@@ -1,4 +1,4 @@
-"""How a command uses the machine that it runs on: settings that change its speed and no number.
+"""How flowreel uses the machine that it runs on: settings that change its speed and no number.
 
 Torch-free, to be called before torch is first imported.
 """
@@ -14,11 +14,13 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _NEVER = 2**31 - 1
 
 
-def settle() -> None:
-    """Threads that wait sleep soon, and memory that was freed is kept for the next tensor."""
-    # threads that wait by spinning make a busy machine ten times slower
+def sleep_soon() -> None:
+    """Let torch's threads sleep soon while they wait for each other, unless the environment says otherwise.
+
+    Threads that wait by spinning make a busy machine five times slower. GNU's OpenMP reads this once, when torch is
+    first imported, so that ``import flowreel`` has to come before ``import torch``.
+    """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    keep_memory()
 
 
 def keep_memory() -> bool:
