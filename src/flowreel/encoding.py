@@ -32,7 +32,7 @@ from flowreel.config import (
 )
 from flowreel.errors import InputError
 from flowreel.flow.noise import seeded
-from flowreel.media import Clip
+from flowreel.media import Clip, iterate
 from flowreel.moments import Moments
 from flowreel.parts import Parts
 from flowreel.presets import AUTOENCODERS
@@ -245,8 +245,6 @@ class Encoder:
         return record, tensors
 
     def _chunks(self, source: Source, place: tuple[float, float]) -> Iterator[Clip]:
-        from flowreel.media import iterate
-
         fit = self.config.fit
         try:
             yield from iterate(
