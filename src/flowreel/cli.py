@@ -124,7 +124,7 @@ def synchrony(clips: str, config: SynchronyConfig | None = None, report: Report 
     """Say how well sound and picture of clips of the world belong together.
 
     CLIPS is a file, or a folder with train/ and test/ or neither, with or without a folder per class; any generator's.
-    Events are found in the picture alone and in the sound alone, and matched within one video frame. floor is what
+    Events are found in the picture alone and in the sound alone, and matched within 0.1 seconds. floor is what
     chance gives, pictures with the sound of other clips. Where a .json with the true events lies beside a clip, the
     detectors are measured too.
     """

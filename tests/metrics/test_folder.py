@@ -31,7 +31,7 @@ def test_a_folder_with_sidecars(folder: Path, tmp_path: Path) -> None:
         assert values["truth"]["picture_f1"] > 0.9
         assert values["truth"]["sound_f1"] > 0.9
         assert values["floor_f1"] is not None
-    assert " ".join(lines[0].split()) == "class clips picture/s sound/s F1 floor offset ms notes % class %"
+    assert " ".join(lines[0].split()) == "class clips picture/s sound/s F1 in 0.1 s floor offset ms notes % class %"
     assert [line.split()[0] for line in lines[1:5]] == list(CLASSES)
 
 

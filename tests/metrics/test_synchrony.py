@@ -92,11 +92,12 @@ def test_what_the_ends_hide_does_not_count() -> None:
     assert (both.matched, both.picture, both.sound) == (3, 3, 3)
 
 
-def test_events_match_within_one_frame() -> None:
+@pytest.mark.parametrize("fps", [10, 12.5, 25, 60])
+def test_events_match_within_a_tenth_of_a_second(fps: float) -> None:
     shown = (Found(1.0, 0), Found(2.0, 1))
     heard = (Found(1.1, 0), Found(2.101, 1))
-    assert compare(Events("rain", 4, 10, shown, heard)).matched == 1
-    assert compare(Events("rain", 4, 10, shown, heard), tolerance=0.11).matched == 2
+    assert compare(Events("rain", 4, fps, shown, heard)).matched == 1
+    assert compare(Events("rain", 4, fps, shown, heard), tolerance=0.11).matched == 2
 
 
 def test_the_floor_crosses_clips_of_one_class() -> None:

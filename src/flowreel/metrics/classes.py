@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from flowreel.media.clip import Clip
+from flowreel.metrics.repeats import pictures_of
 from flowreel.metrics.tracking import Track, View, compact, largest, linked
 from flowreel.scenes import Pendulum
 
@@ -28,7 +29,7 @@ def classify(clip: Clip) -> str:
 
     Always one of the four where something is vivid: the rule tells the classes from each other, not from all else.
     """
-    view = View(clip)
+    view = View(pictures_of(clip)[0])
     if view.empty:
         return NOTHING
     large = float(np.median(view.coverage(_LARGE).max(axis=(1, 2))))

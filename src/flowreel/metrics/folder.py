@@ -20,7 +20,7 @@ from flowreel.media.writing import write_complete
 from flowreel.metrics.classes import classify
 from flowreel.metrics.drift import windows
 from flowreel.metrics.events import Found
-from flowreel.metrics.synchrony import Events, Synchrony, compare, events_of, floor, pooled
+from flowreel.metrics.synchrony import TOLERANCE, Events, Synchrony, compare, events_of, floor, pooled
 from flowreel.metrics.tracking import small
 from flowreel.report import Progress, Report
 from flowreel.scenes import CLASSES, Event
@@ -71,7 +71,8 @@ def measure(clips: Path | str, config: SynchronyConfig, report: Report) -> dict[
     """Report a table of the clips in a file or folder, by class, and return its figures.
 
     Returns:
-        ``{"classes": {name: figures}, "left_out": [{"path", "reason"}]}``, as ``config.json`` gets it.
+        ``{"tolerance_seconds", "classes": {name: figures}, "left_out": [{"path", "reason"}]}``, as ``config.json`` gets
+        it. Events match within ``tolerance_seconds``.
 
     Raises:
         InputError: no clips, none that can be read, or a label that is no class of the world.
@@ -102,7 +103,7 @@ def measure(clips: Path | str, config: SynchronyConfig, report: Report) -> dict[
     figures = {name: groups[name].figures() for name in sorted(groups, key=[*CLASSES, *groups].index)}
     for line in _table(figures):
         report(line)
-    result = {"classes": figures, "left_out": left_out}
+    result = {"tolerance_seconds": TOLERANCE, "classes": figures, "left_out": left_out}
     if config.json:
         write_complete(Path(config.json), json.dumps(result, indent=1).encode())
     return result
@@ -181,7 +182,7 @@ _COLUMNS = {
     "clips": ("clips", 1, 0),
     "picture/s": ("picture_rate", 1, 2),
     "sound/s": ("sound_rate", 1, 2),
-    "F1": ("f1", 1, 3),
+    f"F1 in {TOLERANCE:g} s": ("f1", 1, 3),
     "floor": ("floor_f1", 1, 3),
     "offset ms": ("offset_ms", 1, 1),
     "notes %": ("note_agreement", 100, 1),

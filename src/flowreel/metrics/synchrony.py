@@ -3,6 +3,9 @@
 Knows: how the figures are counted. Does not know: how events are found (``pictures.py``, ``sound.py``), files
 (``folder.py``).
 
+Events match within 0.1 seconds, whatever the rate of the file. Pictures that a file repeats are left out first
+(``repeats.py``): frames and rates below are those of the pictures.
+
 An event near the start or after the last picture may be hidden from the one and not from the other: a reversal needs a
 picture on each side. So events within ``margin`` (one frame and 0.05 s) of the first and of the last *picture* that
 find no partner don't count; those that find one do.
@@ -20,8 +23,12 @@ from flowreel.media.clip import Clip
 from flowreel.metrics.classes import NOTHING, classify
 from flowreel.metrics.events import Found, match
 from flowreel.metrics.pictures import picture_events
+from flowreel.metrics.repeats import pictures_of
 from flowreel.metrics.sound import sound_events
 from flowreel.scenes import CLASSES
+
+TOLERANCE = 0.1
+"""Seconds that an event of the picture and one of the sound may be apart to match."""
 
 USUAL = 1.4
 """Events a second, about the mean of the world's classes: what a clip is charged with that neither shows nor sounds
@@ -30,7 +37,7 @@ any."""
 
 @dataclass(frozen=True)
 class Events:
-    """What was found in a clip of ``seconds`` at ``fps``: events of its picture and of its sound."""
+    """What was found in a clip of ``seconds``, of ``fps`` pictures a second: events of its picture and its sound."""
 
     name: str
     seconds: float
@@ -119,15 +126,16 @@ def events_of(clip: Clip, name: str | None = None) -> Events:
     the one that it seems to be."""
     if name is not None and name not in CLASSES and name != NOTHING:
         raise InputError(f"the world has no class {name!r}; it has {', '.join(CLASSES)}")
+    pictures, begin = pictures_of(clip)
     if name is None:
-        name = clip.label if clip.label in CLASSES else classify(clip)
-    picture = picture_events(clip, name) if name in CLASSES else []
-    return Events(name, clip.seconds, clip.fps, tuple(picture), tuple(sound_events(clip.audio, clip.sample_rate)))
+        name = clip.label if clip.label in CLASSES else classify(pictures)
+    found = picture_events(pictures, name) if name in CLASSES else []
+    picture = tuple(event._replace(time=event.time + begin) for event in found)
+    return Events(name, clip.seconds, pictures.fps, picture, tuple(sound_events(clip.audio, clip.sample_rate)))
 
 
-def compare(events: Events, tolerance: float | None = None) -> Synchrony:
-    """The counts of one clip. Events match within ``tolerance`` seconds, by default one video frame."""
-    tolerance = 1 / events.fps if tolerance is None else tolerance
+def compare(events: Events, tolerance: float = TOLERANCE) -> Synchrony:
+    """The counts of one clip. Events match within ``tolerance`` seconds."""
     pairs = match(events.picture, events.sound, tolerance)
     picture = _counted(events, events.picture, [a for a, _ in pairs])
     sound = _counted(events, events.sound, [b for _, b in pairs])
@@ -153,7 +161,7 @@ def _counted(events: Events, found: Sequence[Found], matched: Sequence[Found]) -
     return len(matched) + sum(events.inside(event.time) for event in set(found) - set(matched))
 
 
-def synchrony(clip: Clip, name: str | None = None, tolerance: float | None = None) -> Synchrony:
+def synchrony(clip: Clip, name: str | None = None, tolerance: float = TOLERANCE) -> Synchrony:
     """The figures of one clip; see :func:`events_of` for ``name`` and :func:`compare` for ``tolerance`` in seconds.
 
     Raises:
@@ -171,7 +179,7 @@ def pooled(parts: Iterable[Synchrony]) -> Synchrony:
     return Synchrony(**sums, offsets=tuple(offset for part in total for offset in part.offsets))
 
 
-def floor(clips: Iterable[Clip | Events], tolerance: float | None = None, shifts: int = 4) -> Synchrony:
+def floor(clips: Iterable[Clip | Events], tolerance: float = TOLERANCE, shifts: int = 4) -> Synchrony:
     """What chance gives: the picture of each clip against the sound of others of its class.
 
     Clip i is heard with the sounds of clips i + 1 to i + ``shifts`` of its class, in a circle; with more shifts chance
