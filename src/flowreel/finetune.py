@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from flowreel.classnames import find_class
 from flowreel.codec import Codec
 from flowreel.errors import InputError
 from flowreel.pipeline import Pipeline
@@ -86,7 +87,8 @@ def take_weights(module: nn.Module, start: Pipeline, classes: tuple[str, ...], r
             f"{start.config.trained.window} frames (data.window), its latents are {start.config.shape.streams}"
         )
     module.load_state_dict(state)
-    kept, new = [name for name in classes if name in known], [name for name in classes if name not in known]
+    new = [name for name in classes if find_class(name, known) is None]
+    kept = [name for name in classes if name not in new]
     report(
         f"starting from step {start.config.trained.step} of a {start.config.model.kind} of "
         f"{sum(weight.numel() for weight in module.parameters()):,} parameters"
@@ -96,5 +98,5 @@ def take_weights(module: nn.Module, start: Pipeline, classes: tuple[str, ...], r
 
 def _rows(table: Tensor, known: tuple[str, ...], classes: tuple[str, ...]) -> Tensor:
     """(known + 1, D) -> (classes + 1, D)."""
-    null = len(known)
-    return table[[known.index(name) if name in known else null for name in classes] + [null]]
+    places = [find_class(name, known) for name in classes]
+    return table[[len(known) if place is None else place for place in (*places, None)]]

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from flowreel.checkpoint import write_json
+from flowreel.classnames import class_name
 from flowreel.codec import Codec, mel
 from flowreel.codec.vocoder import load_for
 from flowreel.config import AudioCodecConfig, CodecConfig, PrepareConfig, Timing, VideoCodecConfig, to_dict
@@ -230,7 +231,7 @@ def _name(payload: dict[str, Any], key: str) -> str:
 def _label(payload: dict[str, Any], metadata: dict[str, Any]) -> str | None:
     """The class: by its name, else by its number, which the LMDB may have a name for. None for R-FLAV's -1."""
     if isinstance(payload.get("label"), str):
-        return payload["label"]
+        return class_name(payload["label"])
     number = payload.get("label_id", payload.get("y"))
     if isinstance(number, Tensor) and number.numel() == 1:
         number = number.item()
@@ -239,7 +240,7 @@ def _label(payload: dict[str, Any], metadata: dict[str, Any]) -> str | None:
     if not isinstance(number, int):
         raise UnusableError(f"its class is {number!r}, not a number or a name")
     names = metadata.get("classes")
-    return str(names[number]) if isinstance(names, list) and number < len(names) else str(number)
+    return class_name(str(names[number])) if isinstance(names, list) and number < len(names) else str(number)
 
 
 # --- what the numbers mean ----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from numbers import Integral
 from typing import Any, Literal
 
+from flowreel.classnames import find_class
 from flowreel.config import PipelineConfig
 from flowreel.errors import InputError
 from flowreel.flow.schedule import blocks
@@ -211,8 +212,8 @@ def class_index(label: str | int, config: PipelineConfig) -> int:
     classes = config.classes
     if not classes:
         raise InputError(f"label {label!r} was given, but this model has no classes: leave it out")
-    if isinstance(label, str) and label in classes:
-        return classes.index(label)
+    if isinstance(label, str) and (place := find_class(label, classes)) is not None:
+        return place
     if isinstance(label, Integral) or (isinstance(label, str) and label.isdecimal()):
         index = int(label)
         if 0 <= index < len(classes):

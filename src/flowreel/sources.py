@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from flowreel.classnames import class_name
 from flowreel.errors import InputError
 from flowreel.media import MediaInfo, probe
-from flowreel.report import Report
+from flowreel.report import Report, silent
+from flowreel.scan import Film, Scan
 from flowreel.shards import SPLITS
 from flowreel.workers import Beat, Work
-
-SUFFIXES = (".avi", ".mp4", ".webm", ".mov", ".mkv")
 
 _LONGEST = 1e6  # seconds: what states more is damaged
 
@@ -26,8 +26,8 @@ _LONGEST = 1e6  # seconds: what states more is damaged
 @dataclass(frozen=True)
 class Source:
     """One clip's file. ``name`` is its path below the folder of clips, with slashes; ``label`` its class, or None;
-    ``size`` in bytes. Once it was looked into: ``sound`` whether it has any, ``seconds`` as it states them, and, where
-    it can't be used, the ``reason``."""
+    ``size`` in bytes; ``reason`` why it can't be used, or "". Once it was looked into: ``sound`` whether it has any,
+    and ``seconds`` as it states them."""
 
     path: Path
     name: str
@@ -43,52 +43,58 @@ def find_clips(folder: Path | str, leave_out: Path | str | None = None, report: 
     """Every clip in ``folder``: those of train before those of test, each sorted by name.
 
     The published layouts are ``{train,test}/<class>/*``, ``{train,test}/*``, ``<class>/*`` and ``*``: without a folder
-    ``train`` everything is for training, beside it only ``test`` counts (``report`` is told of other clips). The class
-    is the first folder below, however deep the file lies. Suffixes are those of ``SUFFIXES`` in any case; names that
-    begin with a dot and the folder ``leave_out`` are passed over. Raises :class:`InputError` where there is no clip to
-    train on.
+    ``train`` everything is for training, beside it only ``test`` counts. The class is the first folder below, however
+    deep the file lies; a link to a folder is a class like a folder. What FFmpeg plays is a clip, whatever its suffix.
+    What seems to be one and can't be read (a file, a link, a folder) is among them with the ``reason``, and so is a
+    file of test that is in train too. Names that begin with a dot and the folder ``leave_out`` are passed over;
+    ``report`` is told what else is. Raises :class:`InputError` where there is no clip to train on.
     """
-    folder = Path(folder)
+    folder, report = Path(folder), report or silent
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder of clips")
-    found = sorted(_walk(folder, leave_out))
-    files = [name for name in found if _is_text(name)]
-    if len(files) < len(found) and report:
-        odd = next(name for name in found if not _is_text(name))
-        report(f"left out {len(found) - len(files)} clips whose names are not UTF-8: rename {os.fsencode(odd)!r}, ...")
-    if not files:
-        raise InputError(f"{folder} has no clips: looked for {', '.join(SUFFIXES)} in it and in its folders")
-    split_up = any(name.startswith("train/") for name in files)
-    if not split_up and any(name.startswith("test/") for name in files):
+    scan = Scan(folder, leave_out, _group)
+    scan.tell(report)
+    films = [film for film in scan.films if _is_text(film.name)]
+    if len(films) < len(scan.films):
+        odd = next(film.name for film in scan.films if not _is_text(film.name))
+        left_out = len(scan.films) - len(films)
+        report(f"left out {left_out} clips whose names are not UTF-8: rename {os.fsencode(odd)!r}, ...")
+    if not films:
+        also = f"; it has {scan.others}" if scan.others else ""
+        raise InputError(f"{folder} has no clips: nothing in it or in its folders is a film that FFmpeg can play{also}")
+    split_up = any(film.name.startswith("train/") for film in films)
+    if not split_up and any(film.name.startswith("test/") for film in films):
         raise InputError(f"{folder} has clips in test but none in train: move some there, or give {folder / 'test'}")
-    sources, others = [], []
-    for name in files:
-        parts = name.split("/")
-        split = parts.pop(0) if split_up else "train"
-        if split in SPLITS:
-            path = folder / name
-            sources.append(Source(path, name, split, parts[0] if len(parts) > 1 else None, path.stat().st_size))
-        else:
-            others.append(name)
-    if others and report:
-        report(f"left out {len(others)} clips that lie outside {folder}/train and {folder}/test: {others[0]}, ...")
+    outside = [film.name for film in films if split_up and film.name.split("/")[0] not in SPLITS]
+    if outside:
+        report(f"left out {len(outside)} clips that lie outside {folder}/train and {folder}/test: {outside[0]}, ...")
+    inside = [film for film in films if not split_up or film.name.split("/")[0] in SPLITS]
+    trained_on = {_file_of(film): film.name for film in inside if film.name.startswith("train/")} if split_up else {}
+    sources = [_source(folder, film, split_up, trained_on) for film in inside]
     return sorted(sources, key=lambda source: SPLITS.index(source.split))
 
 
-def _walk(folder: Path, leave_out: Path | str | None) -> Iterator[str]:
-    """Names of clips below ``folder``, following links to folders, each folder once."""
-    seen = set() if leave_out is None else {Path(leave_out).resolve()}
-    for where, folders, files in os.walk(folder, followlinks=True):
-        real = Path(where).resolve()
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            path = Path(where, name)
-            if not name.startswith(".") and path.suffix.lower() in SUFFIXES and path.is_file():
-                yield path.relative_to(folder).as_posix()
+def _group(name: str) -> str:
+    """The class folder that a name lies in: there, no folder is read twice."""
+    parts = name.split("/")
+    return "/".join(parts[: 2 if parts[0] in SPLITS else 1])
+
+
+def _file_of(film: Film) -> tuple[int, ...]:
+    """What two names of one file have in common; nothing where the system does not number files."""
+    status = film.status
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) if status and status.st_ino else ()
+
+
+def _source(folder: Path, film: Film, split_up: bool, trained_on: dict[tuple[int, ...], str]) -> Source:
+    parts = film.name.split("/")
+    split = parts.pop(0) if split_up else "train"
+    label = class_name(parts[0]) if len(parts) > 1 else None
+    reason, file = film.reason, _file_of(film)
+    if split == "test" and file and file in trained_on:
+        reason = f"it is trained on too (it is the file {trained_on[file]})"
+    size = film.status.st_size if film.status else 0
+    return Source(folder / film.name, film.name, split, label, size, reason=reason)
 
 
 def _is_text(name: str) -> bool:
@@ -100,6 +106,8 @@ def look_into() -> Work:
     """Work that completes a :class:`Source` with what its file says, in any process."""
 
     def work(source: Source, beat: Beat) -> Source:
+        if source.reason:
+            return source
         try:
             info = probe(source.path)
         except InputError as error:
@@ -114,9 +122,11 @@ def look_into() -> Work:
 
 
 def probed(sources: Iterable[Source], report: Report) -> Iterator[MediaInfo | None]:
-    """What each clip's file says; None for those that can't be read, which ``report`` is told."""
+    """What each clip's file says; None for those that can't be used, which ``report`` is told."""
     for source in sources:
         try:
+            if source.reason:
+                raise InputError(source.reason)
             yield probe(source.path)
         except InputError as error:
             report(f"left out {source.name}: {error}")

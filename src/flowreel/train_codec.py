@@ -46,7 +46,7 @@ def train_codec(clips: Path | str, out: Path | str, config: CodecTrainConfig, re
     Running the same command again goes on from the last checkpoint; see :func:`flowreel.loop.fit`.
     """
     out = Path(out)
-    return fit(CodecTask(find_clips(clips, leave_out=out), config, report), out, config, report)
+    return fit(CodecTask(find_clips(clips, out, report), config, report), out, config, report)
 
 
 class Reconstruction(nn.Module):

@@ -41,7 +41,7 @@ def train_vocoder(clips: Path | str, out: Path | str, config: VocoderTrainConfig
     Running the same command again goes on from the last checkpoint; see :func:`flowreel.loop.fit`.
     """
     out = Path(out)
-    return fit(VocoderTask(find_clips(clips, leave_out=out), config, report), out, config, report)
+    return fit(VocoderTask(find_clips(clips, out, report), config, report), out, config, report)
 
 
 class Kind(Protocol):

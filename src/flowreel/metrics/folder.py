@@ -84,9 +84,11 @@ def measure(clips: Path | str, config: SynchronyConfig, report: Report) -> dict[
     left_out, guessed = [], 0
     with Progress(f"measuring {clips}") as progress:
         watch = _Watch(progress, len(found))
-        for path, folder in found:
+        for path, folder, wrong in found:
             known = config.label or (folder if folder in CLASSES else "")
             try:
+                if wrong:
+                    raise InputError(wrong)
                 name, group = _measured(path, known, watch)
             except (InputError, OSError) as error:
                 reason = str(error).removeprefix(str(path)).lstrip(": ")
@@ -131,19 +133,19 @@ class _Watch:
         self._progress.update((self._done + share) / self._clips, f"{self._done} of {self._clips} clips{pace}")
 
 
-def _files(clips: Path) -> Iterator[tuple[Path, str]]:
-    """Clips and the names of the folders that say their class."""
+def _files(clips: Path) -> Iterator[tuple[Path, str, str]]:
+    """Clips, the names of the folders that say their class, and why a clip can't be read, where that is known."""
     from flowreel.sources import find_clips
 
     if clips.is_file():
-        yield clips, clips.parent.name
+        yield clips, clips.parent.name, ""
         return
     if not clips.exists():
         raise InputError(f"there is nothing at {clips}")
     if (clips / "test").is_dir() and not (clips / "train").is_dir():
         clips = clips / "test"
     for source in find_clips(clips):
-        yield source.path, source.label or clips.resolve().name
+        yield source.path, source.label or clips.resolve().name, source.reason
 
 
 def _measured(path: Path, known: str, watch: _Watch) -> tuple[str, Group]:
