@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +24,7 @@ from flowreel.config import AudioCodecConfig, DataConfig, PrepareConfig
 from flowreel.dataset import WindowDataset
 from flowreel.errors import InputError
 from flowreel.shards import ShardWriter, read_index
+from flowreel.sources import digest_of_ends
 from tests.test_prepare import clips, codec, config, run, stored, write_clip  # noqa: F401
 
 
@@ -306,6 +308,109 @@ def test_a_repaired_clip_is_encoded_then(
     assert encoded == ["b/0.mp4"]
     assert index["skipped"] == []
     assert index["splits"]["train"][-1]["path"] == "train/b/0.mp4"
+
+
+def replaced(path: Path, place: int, later: int = 10**9) -> None:
+    """Change one byte of a clip, and the time of its change."""
+    content, status = bytearray(path.read_bytes()), path.stat()
+    content[place] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + later))
+
+
+@pytest.mark.parametrize("place", [50_000, -1])
+def test_a_clip_of_the_same_size_that_was_replaced_is_refused(
+    clips: Path,  # noqa: F811
+    tmp_path: Path,
+    config: PrepareConfig,  # noqa: F811
+    place: int,
+) -> None:
+    out = tmp_path / "out"
+    run(clips, out, config)
+    before = content(out)
+    replaced(clips / "train" / "a" / "2.mkv", place)
+    with pytest.raises(InputError, match=r"1 clip\(s\) changed: train/a/2.mkv"):
+        run(clips, out, config)
+    assert content(out) == before
+
+
+def test_a_copied_folder_goes_on(
+    clips: Path,  # noqa: F811
+    tmp_path: Path,
+    config: PrepareConfig,  # noqa: F811
+    encoded: list[str],
+) -> None:
+    out, copy = tmp_path / "out", tmp_path / "copy"
+    run(clips, out, config)
+    shutil.copytree(clips, copy, copy_function=shutil.copyfile)
+    for path in copy.rglob("*.mkv"):
+        os.utime(path, ns=(10**18, 10**18))
+    assert "nothing to do" in run(copy, out, config)[1][-1]
+    write_clip(copy / "train" / "a" / "3.mkv", seed=8)
+    encoded.clear()
+    index, _ = run(copy, out, config)
+    assert encoded == ["a/3.mkv"]
+    assert len(index["splits"]["train"]) == 4
+    (copy / "train" / "a" / "3.mkv").unlink()
+    (copy / "train" / "a" / "3.mkv").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(InputError, match=r"1 clip\(s\) gone: train/a/3.mkv"):
+        run(copy, out, config)
+
+
+def test_a_finished_part_of_a_clip_that_was_replaced_is_made_anew(
+    clips: Path,  # noqa: F811
+    tmp_path: Path,
+    config: PrepareConfig,  # noqa: F811
+    encoded: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.Packer, "finish", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(clips, out, config)
+    replaced(clips / "train" / "a" / "1.mkv", -1)
+    os.utime(clips / "train" / "a" / "2.mkv", ns=(10**18, 10**18))  # touched, that is all
+    encoded.clear()
+    run(clips, out, config)
+    assert encoded == ["a/1.mkv"]
+    assert not (out / ".parts").exists()
+
+
+def test_clips_of_older_folders_are_told_by_their_size(
+    clips: Path,  # noqa: F811
+    tmp_path: Path,
+    config: PrepareConfig,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, real = tmp_path / "out", encoding.Encoder.__call__
+
+    def older(*arguments: Any) -> Any:
+        record, tensors = real(*arguments)
+        return {name: value for name, value in record.items() if name not in ("modified", "digest")}, tensors
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encoding.Encoder, "__call__", older)
+        run(clips, out, config)
+    replaced(clips / "train" / "a" / "2.mkv", -1)
+    _, lines = run(clips, out, config)
+    assert "4 clips were prepared by an older version: whether they have changed is told by size alone" in lines
+    assert "nothing to do" in lines[-1]
+    longer = clips / "train" / "a" / "2.mkv"
+    longer.write_bytes(longer.read_bytes() + b"\0")
+    with pytest.raises(InputError, match=r"1 clip\(s\) changed: train/a/2.mkv"):
+        run(clips, out, config)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, 65_536, 100_000, 131_072, 300_000])
+def test_a_digest_knows_the_ends_of_a_file(tmp_path: Path, size: int) -> None:
+    path, end = tmp_path / "file", 65_536
+    whole = np.random.default_rng(size).bytes(size)
+    path.write_bytes(whole)
+    digest = digest_of_ends(path)
+    for place in {0, min(size, end) - 1, max(0, size - end), size - 1} if size else ():
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert digest_of_ends(path) != digest, place
 
 
 def test_the_fitted_codec_is_kept_when_clips_are_added(

@@ -240,6 +240,8 @@ class Encoder:
             "shape": {stream: list(tensor.shape[1:]) for stream, tensor in tensors.items()},
             "moments": {stream: piece.to_dict() for stream, piece in moments.items()},
             "size": source.size,
+            "modified": source.modified,
+            "digest": source.digest,
             "sound": source.sound,
         }
         return record, tensors

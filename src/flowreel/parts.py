@@ -85,12 +85,14 @@ class Parts:
                 path.unlink()
         return records
 
-    def keep(self, sizes: dict[str, int]) -> None:
-        """Delete the parts that were made under another stamp, and of files that don't have these sizes (by name)."""
+    def keep(self, sources: Sequence[Source]) -> None:
+        """Delete the parts that were made under another stamp, and of other files than these."""
+        files = {source.name: (source.size, source.digest) for source in sources}
         for path in self._files():
             if path.suffix == ".safetensors":
                 stamp, (record, *_) = made_of(path)
-                if stamp != self.stamp or sizes.get(record["entry"]["path"]) != record["size"]:
+                file = record["size"], record.get("digest", "")
+                if stamp != self.stamp or files.get(record["entry"]["path"]) != file:
                     path.unlink()
 
     def remove(self) -> None:

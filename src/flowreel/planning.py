@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from flowreel.errors import InputError
 from flowreel.parts import Parts
 from flowreel.report import Report
 from flowreel.shards import INDEX, Record, open_shard, read_index, read_shards
-from flowreel.sources import Skipped, Source, find_clips
+from flowreel.sources import Skipped, Source, digest_of_ends, find_clips
 from flowreel.unchanged import check_unchanged
 
 SETTINGS = "preparation.json"
@@ -82,16 +83,13 @@ def make_plan(clips: Path, out: Path, settings: dict[str, Any], report: Report) 
         if not (out / SETTINGS).is_file():
             raise InputError(f"{out} holds latents but no {SETTINGS}: choose another folder, or delete it")
         check_settings(out, {**settings, "sound": read_json(out / SETTINGS).get("sound")})
-        _check_clips(out, sources, records)
-    sizes = {source.name: source.size for source in sources}
-    made = [record for record in (*waiting, *records) if sizes.get(record["entry"]["path"]) == record["size"]]
-    facts = {r["entry"]["path"]: (r["sound"], r["entry"]["frames"] / settings["fps"]) for r in made}
-    known = [
-        replace(source, sound=facts[source.name][0], seconds=facts[source.name][1])
-        for source in sources
-        if source.name in facts
-    ]
-    unknown = [source for source in sources if source.name not in facts]
+    still = _still(sources)
+    if begun:
+        _check_clips(out, sources, records, still)
+        _tell_unhashed((*waiting, *records), report)
+    made = {record["entry"]["path"]: record for record in (*waiting, *records) if still(record)}
+    known = [_known(source, made[source.name], settings["fps"]) for source in sources if source.name in made]
+    unknown = [source for source in sources if source.name not in made]
     packed = {(record["entry"]["path"], record["entry"]["crop"]) for record in records}
     left = any((record["entry"]["path"], record["entry"]["crop"]) not in packed for record in waiting)
     return Plan(sources, known, unknown, records, {stamp for _, stamp, _ in shards}, index, begun, left)
@@ -102,12 +100,45 @@ def check_settings(out: Path, now: dict[str, Any]) -> None:
     check_unchanged(out / SETTINGS, now, "was prepared" if (out / INDEX).exists() else "was being prepared")
 
 
-def _check_clips(out: Path, sources: Sequence[Source], records: Sequence[Record]) -> None:
+def _still(sources: Sequence[Source]) -> Callable[[Record], bool]:
+    """Whether the clip that a record is of is in the folder, as it was then: of the same size and unchanged since, or
+    with the same digest, as a copy has. Records of older versions have no digest."""
+    there = {source.name: source for source in sources}
+    digest = cache(digest_of_ends)
+
+    def still(record: Record) -> bool:
+        source = there.get(record["entry"]["path"])
+        if source is None or source.size != record["size"]:
+            return False
+        if not record.get("digest") or source.modified == record["modified"]:
+            return True
+        try:
+            return digest(source.path) == record["digest"]
+        except OSError:
+            return False
+
+    return still
+
+
+def _known(source: Source, record: Record, fps: float) -> Source:
+    """The clip with what the record of its latents says."""
+    facts = {"modified": record.get("modified", 0), "digest": record.get("digest", ""), "sound": record["sound"]}
+    return replace(source, **facts, seconds=record["entry"]["frames"] / fps, reason="")
+
+
+def _tell_unhashed(records: Iterable[Record], report: Report) -> None:
+    count = len({record["entry"]["path"] for record in records if not record.get("digest")})
+    if count:
+        report(f"{count} clips were prepared by an older version: whether they have changed is told by size alone")
+
+
+def _check_clips(
+    out: Path, sources: Sequence[Source], records: Sequence[Record], still: Callable[[Record], bool]
+) -> None:
     """Refuse clips that are in shards but not in the folder any more, or not as they were."""
-    before = {record["entry"]["path"]: record.get("size") for record in records}
-    now = {source.name: source.size for source in sources}
-    gone = sorted(before.keys() - now.keys())
-    changed = sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
+    there = {source.name for source in sources if source.size >= 0}
+    lost = {record["entry"]["path"] for record in records if not still(record)}
+    gone, changed = sorted(lost - there), sorted(lost & there)
     if gone or changed:
         lines = [
             f"{len(names)} clip(s) {what}: {', '.join(names[:3])}{', ...' * (len(names) > 3)}"

@@ -151,7 +151,7 @@ class _Preparation:
         with naming(self.out / SETTINGS):
             write_json(self.out / SETTINGS, self.settings)
         parts = Parts(self.out, stamp)
-        parts.keep({source.name: source.size for source in readable})
+        parts.keep(readable)
         limit = self.config.shard_mb * 2**20
         writers = {split: ShardWriter(self.out, split, limit, stamp) for split in SPLITS}
         return Packer(writers, readable, self.config.crops, parts, self.skipped)
