@@ -13,7 +13,17 @@ import numpy as np
 DARK, BRIGHT = 20, 235
 RATE = 16000
 TICK = Fraction(1, 90_000)
-KINDS = {".mkv": "matroska", ".mp4": "mp4", ".ts": "mpegts", ".mov": "mov", ".avi": "avi", ".webm": "webm"}
+KINDS = {
+    ".mkv": "matroska",
+    ".mp4": "mp4",
+    ".ts": "mpegts",
+    ".mov": "mov",
+    ".avi": "avi",
+    ".webm": "webm",
+    ".flv": "flv",
+    ".mpg": "mpeg",
+    ".vob": "vob",
+}
 SOUND = {".mkv": "pcm_s16le", ".avi": "pcm_s16le", ".webm": "libopus"}
 QUICK = {
     "libx264": {"preset": "ultrafast", "crf": "12"},
@@ -38,13 +48,13 @@ def make(
 ) -> Path:
     """A file with a picture (H, W, 3) at each of the times, and sound (channels, S) from its own start on.
 
-    AVI has no clock but the frame rate: there the times only give the rate.
+    AVI and MPEG-2 have no clock but the frame rate: there the times only give the rate.
     """
     codec = codec or ("libvpx-vp9" if path.suffix == ".webm" else "libx264")
     with av.open(str(path), "w", format=KINDS[path.suffix]) as container:
         gaps = [after - before for before, after in itertools.pairwise(times)] or [Fraction(1, 10)]
         rate = 1 / (sum(gaps) / len(gaps))
-        tick = 1 / rate if path.suffix == ".avi" else TICK
+        tick = 1 / rate if path.suffix == ".avi" or codec == "mpeg2video" else TICK
         video = container.add_stream(codec, rate=rate.limit_denominator(1001))
         first, pictures = _peek(pictures)
         video.height, video.width, video.pix_fmt = *first.shape[:2], pixels

@@ -8,7 +8,8 @@ Damage that still decodes to a picture or a sound is not noticed: these formats 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator
+import itertools
+from collections.abc import Callable, Generator, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ Pick = Callable[[InputContainer, Path], Any]
 threads = 0
 """Threads that FFmpeg decodes one stream with; 0 leaves it to FFmpeg. Processes that share a machine set 1."""
 
+_BACK = (0, 1, 4, 16)  # seconds before what is looked for: where to seek, until a picture is found that is whole
 _LEAP = 1  # seconds without anything that the file's stated length has to cover
 _LONG_LEAP = 60  # seconds without anything that are believed of a file that states no length
 _MAX_PIXELS = 1 << 27  # of one picture: 16384 x 8192
@@ -58,18 +60,18 @@ def opened(path: Path) -> InputContainer:
 
 
 def video_stream(container: InputContainer, path: Path) -> av.VideoStream:
-    """The first video stream that is not a cover picture."""
+    """The default video stream, else the first; cover pictures are none."""
     if container.format.name.endswith("_pipe") or container.format.name == "image2":
         raise InputError(f"{path} is a still picture, whatever its name ends in: give a file with moving pictures")
     cover = Disposition.attached_pic | Disposition.timed_thumbnails
-    for stream in container.streams.video:
-        if not stream.disposition & cover:
-            context = stream.codec_context
-            if context is None:
-                raise InputError(f"{path}: its video codec is not supported; convert it, for example to H.264")
-            context.thread_type, context.thread_count = ThreadType.AUTO, threads
-            context.options = {"max_pixels": str(_MAX_PIXELS)}
-            return stream
+    stream = default_stream([s for s in container.streams.video if not s.disposition & cover])
+    if stream is not None:
+        context = stream.codec_context
+        if context is None:
+            raise InputError(f"{path}: its video codec is not supported; convert it, for example to H.264")
+        context.thread_type, context.thread_count = ThreadType.AUTO, threads
+        context.options = {"max_pixels": str(_MAX_PIXELS)}
+        return stream
     kinds = sorted({"cover picture" if s.type == "video" else s.type for s in container.streams})
     if not kinds:
         raise InputError(f"{path} has no streams, so no picture: it is empty or damaged")
@@ -77,33 +79,56 @@ def video_stream(container: InputContainer, path: Path) -> av.VideoStream:
 
 
 def audio_stream(container: InputContainer, path: Path) -> av.AudioStream:
-    """The first audio stream that can be decoded."""
-    for stream in container.streams.audio:
-        if stream.codec_context is not None:
-            return stream
-    raise InputError(
-        f"{path} has no audio stream that can be decoded: give a file with sound, or read the picture alone"
-    )
+    """The default one of the audio streams that can be decoded, else the first."""
+    stream = default_stream([s for s in container.streams.audio if s.codec_context is not None])
+    if stream is None:
+        raise InputError(
+            f"{path} has no audio stream that can be decoded: give a file with sound, or read the picture alone"
+        )
+    return stream
+
+
+def default_stream(streams: Sequence[Any]) -> Any:
+    """The stream that the file marks as the one to play, else the first; None of none."""
+    return next((s for s in streams if s.disposition & Disposition.default), streams[0] if streams else None)
 
 
 def decoded(path: Path, pick: Pick, zero: Fraction | None, since: Fraction | None) -> Iterator[Timed]:
     """Decode the stream that ``pick`` picks, from a frame at or before ``since`` on (file clock; None: from its start).
 
-    Seeking is only a short cut: where it is impossible or lands too late, decoding begins at the start of the file.
+    Seeking is only a short cut: where it is impossible, lands too late or in the middle of what can't be decoded
+    alone, decoding begins further ahead, at last at the start of the file. So does sound whose times are rounded to
+    more than a sample: where its samples lie can only be counted.
     """
+    if since is not None and zero is not None:
+        for back in _BACK:
+            if since - back <= zero:
+                break
+            frames = _sought(path, pick, since, since - back)
+            if frames is not None:
+                yield from frames
+                return
+    yield from timed(path, *started(path, pick))
+
+
+def _sought(path: Path, pick: Pick, since: Fraction, target: Fraction) -> Iterator[Timed] | None:
+    """The last frame at or before ``since`` and those that follow; None if there is none after a seek to ``target``."""
     container, stream = started(path, pick)
-    if since is not None and zero is not None and since > zero:
-        with contextlib.suppress(av.FFmpegError):
-            container.seek(int(since / stream.time_base), stream=stream)
-        frames = timed(path, container, stream)
-        first = next(frames, None)
-        if first is not None and first[1] <= since:
-            yield first
-            yield from frames
-            return
-        frames.close()
-        container, stream = started(path, pick)
-    yield from timed(path, container, stream)
+    if stream.type == "audio" and stream.time_base * stream.rate > 1:
+        container.close()
+        return None
+    frames = timed(path, container, stream)
+    before: Timed | None = None
+    try:
+        container.seek(int(target / stream.time_base), stream=stream)
+        for timed_frame in frames:
+            if timed_frame[1] > since:
+                return None if before is None else itertools.chain([before, timed_frame], frames)
+            before = timed_frame
+    except (av.FFmpegError, InputError):
+        container.close()
+        return None
+    return None if before is None else iter([before])
 
 
 def started(path: Path, pick: Pick) -> tuple[InputContainer, Any]:
@@ -130,9 +155,11 @@ def _timed(path: Path, container: InputContainer, stream: Any) -> Iterator[Timed
     covered = _covered(container, stream)
     end: Fraction | None = None
     tick: Fraction = stream.time_base
+    late = _lateness(path, stream) if _has_no_times(container, stream) else None
     try:
         for frame in container.decode(stream):
-            start = (end or Fraction(0)) if frame.pts is None else frame.pts * tick
+            stamp = frame.pts if late is None else frame.dts
+            start = (end or Fraction(0)) if stamp is None else (stamp - (late or 0)) * tick
             until = start + _duration(frame, stream, tick)
             _check_leap(path, stream, end, start, until, covered)
             end = until
@@ -144,6 +171,24 @@ def _timed(path: Path, container: InputContainer, stream: Any) -> Iterator[Timed
         raise _broken(path, stream, end, "the file is shorter than its index says")
     if _segment_end(path) > path.stat().st_size:
         raise _broken(path, stream, end, "the file is shorter than its header says")
+
+
+def _has_no_times(container: InputContainer, stream: Any) -> bool:
+    """AVI numbers its packets and says nothing of when their pictures are shown. FFmpeg's guess of that is a picture
+    late, and wrong where pictures are coded in another order than they are shown."""
+    return bool(container.format.name == "avi" and stream.type == "video")
+
+
+def _lateness(path: Path, stream: Any) -> int:
+    """How many ticks of packets the decoder takes in before the first picture comes out. Each further packet gives one
+    more, and the first picture belongs to the first packet's time."""
+    opening = None
+    with opened(path) as container:
+        for packet in container.demux(container.streams[stream.index]):
+            opening = packet.dts if opening is None else opening
+            for frame in packet.decode():
+                return 0 if opening is None or frame.dts is None else int(frame.dts - opening)
+    return 0
 
 
 def _covered(container: InputContainer, stream: Any) -> Fraction | None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from flowreel.errors import InputError
 from flowreel.media.clip import Channel, Clip, check_sample_rate, samples_for
-from flowreel.media.demux import Timed, decoded, explained, started, timed, video_stream
+from flowreel.media.demux import Timed, decoded, default_stream, explained, started, timed, video_stream
 from flowreel.media.resize import Fit, Resizer
 from flowreel.media.rgb import Converter
 from flowreel.media.sound import Sound
@@ -190,9 +190,10 @@ def _survey(path: Path) -> tuple[_Survey, Timed, Generator[Timed]]:
     """What the file holds, its first picture, and those that follow: decoding goes on where the survey ended."""
     container, stream = started(path, video_stream)
     sounds = [s for s in container.streams.audio if s.codec_context is not None]
+    sound = default_stream(sounds)
     fps, seconds = _own_rate(stream), _stated_seconds(container, stream)
     _check_pace(path, stream, sounds)
-    sample_rate = sounds[0].rate if sounds else 0
+    sample_rate = 0 if sound is None else sound.rate
     pixel_aspect = float(stream.sample_aspect_ratio or 1)
     rest = timed(path, container, stream)
     first = next(rest, None)

@@ -77,16 +77,18 @@ def _blocks(path: Path, zero: Fraction, start: Fraction, sample_rate: int, chann
 def _resampled(path: Path, zero: Fraction, since: Fraction, sample_rate: int, channel: Channel) -> Iterator[np.ndarray]:
     """Blocks at the wanted rate, the first sample exactly at ``since``; gaps in the track are silence."""
     resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
-    written, rate = 0, 0
+    end, rate = 0, 0  # samples from `since` on, to where the track was read: below 0 before it
     for frame, time, _, _ in decoded(path, audio_stream, zero, since):
         if rate not in (0, frame.sample_rate):
             raise InputError(
                 f"{path}: its sound changes from {rate} to {frame.sample_rate} Hz midway: convert it to one rate first"
             )
-        slack = round(SLACK * frame.sample_rate) if rate else 0
+        position = round((time - since) * frame.sample_rate)
+        begin = end if rate else min(0, position)  # the first block lies where its time says, to the sample
+        silence, block = place(_mono(frame, channel), position, begin, round(SLACK * frame.sample_rate) if rate else 0)
         rate = frame.sample_rate
-        silence, block = place(_mono(frame, channel), round((time - since) * rate), written, slack)
-        written += silence + len(block)
+        end = begin + silence + len(block)
+        silence, block = max(0, min(silence, end - len(block))), block[max(0, len(block) - max(0, end)) :]
         for piece in _pieces(silence, rate):
             yield from _resample(path, resampler, piece, rate)
         if len(block):

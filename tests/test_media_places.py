@@ -1,0 +1,156 @@
+"""Media: which of several streams is read, and that a part of a file is what the whole holds there, to the sample."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from flowreel.media import Clip, probe, read_sound, samples_for
+from tests.filming import BRIGHT, DARK, RATE, click, even_times, grey, make
+from tests.test_media import first_bright, onset
+
+CODED = {  # frames of sound of these codecs do not last a whole number of milliseconds
+    ".mkv": ("aac", 44100),
+    ".webm": ("libopus", 48000),
+    ".flv": ("aac", 22050),
+    ".ts": ("aac", 44100),
+    ".mp4": ("aac", 44100),
+    ".mpg": ("mp2", 44100),
+    ".avi": ("pcm_s16le", 44100),
+}
+
+
+def noise(seconds: float, rate: int) -> np.ndarray:
+    """(1, S): unlike itself at every shift."""
+    return np.random.default_rng(0).uniform(-0.4, 0.4, (1, round(seconds * rate))).astype(np.float32)
+
+
+def shift(part: np.ndarray, whole: np.ndarray, at: int, reach: int = 400) -> int:
+    """Samples by which the part is late against ``whole[at:]``, at most ``reach``."""
+    size = len(part) - 2 * reach
+    inner = part[reach : reach + size]
+    scores = [inner @ whole[at + k : at + k + size] for k in range(2 * reach)]
+    return reach - int(np.argmax(scores))
+
+
+@pytest.mark.parametrize("suffix", CODED)
+def test_sound_after_a_start_is_the_wholes_to_the_sample(tmp_path, suffix):
+    codec, rate = CODED[suffix]
+    pictures = {".mpg": "mpeg2video", ".avi": "mpeg4", ".flv": "flv"}.get(suffix, "")
+    path = make(
+        tmp_path / f"a{suffix}",
+        grey(np.linspace(0, 250, 150).astype(np.uint8)),
+        even_times(150, 25),
+        noise(6, rate),
+        sound_rate=rate,
+        codec=pictures,
+        sound_codec=codec,
+    )
+    whole = Clip.read(path, fps=25)
+    for number in (1, 33, 58, 101, 127):
+        part = Clip.read(path, fps=25, start=number / 25, seconds=0.6)
+        assert np.array_equal(part.frames, whole.frames[number : number + 15])
+        assert shift(part.audio, whole.audio, number * RATE // 25) == 0
+
+
+@pytest.mark.parametrize("start", [Fraction(-4, 1000), Fraction(3, 1000), Fraction(91, 1000), Fraction(4, 1000)])
+def test_sound_lies_where_its_first_time_says(tmp_path, start):
+    """Also where that is less than 5 ms away from the first picture, which timestamps may be off later on."""
+    times = [time + Fraction(1, 10) for time in even_times(10, 10)]
+    path = make(tmp_path / "a.mov", grey([DARK] * 10), times, click(1, 0.4), start + Fraction(1, 10))
+    assert onset(Clip.read(path, fps=10)) == pytest.approx(0.4 + float(start), abs=1.5 / RATE)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_the_default_streams_are_read(tmp_path, suffix):
+    """Not the first ones: a small preview and a silent track come before those that players show."""
+    path = tmp_path / f"a{suffix}"
+    sides, tones = (16, 48), (0.0, 0.5)
+    with av.open(str(path), "w") as container:
+        videos = [container.add_stream("libx264", rate=10) for _ in sides]
+        for video, side in zip(videos, sides, strict=True):
+            video.width = video.height = side
+            video.pix_fmt = "yuv420p"
+        rates = (48000, 32000)
+        audios = [container.add_stream("aac", rate=rate, layout="mono") for rate in rates]
+        for pair in (videos, audios):
+            pair[0].disposition = 0
+            pair[1].disposition = av.stream.Disposition.default
+        for number in range(10):
+            for video, side in zip(videos, sides, strict=True):
+                frame = av.VideoFrame.from_ndarray(grey([200], side, side)[0], format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, 10)
+                container.mux(video.encode(frame))
+        for audio, rate, level in zip(audios, rates, tones, strict=True):
+            wave = level * np.sin(2 * np.pi * 500 * np.arange(rate) / rate)
+            block = av.AudioFrame.from_ndarray(wave[None].astype(np.float32), format="fltp", layout="mono")
+            block.sample_rate, block.pts, block.time_base = rate, 0, Fraction(1, rate)
+            container.mux(audio.encode(block))
+        for stream in (*videos, *audios):
+            container.mux(stream.encode(None))
+    info = probe(path)
+    assert (info.width, info.height, info.sample_rate) == (48, 48, 32000)
+    assert np.abs(Clip.read(path).audio).max() > 0.4
+    assert np.abs(read_sound(path)).max() > 0.4
+
+
+def in_avi(path: Path, codec: str, delay: int, number: int, fps: int) -> Path:
+    """A flash and a click of one instant, with up to ``delay`` pictures that are coded after a later one."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(codec, rate=fps)
+        video.width = video.height = 48
+        video.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        video.codec_context.max_b_frames = delay
+        video.codec_context.gop_size = 7
+        audio = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        for k in range(3 * fps):
+            level = BRIGHT if k >= number else DARK + k % 9
+            frame = av.VideoFrame.from_ndarray(grey([level], 48, 48)[0], format="rgb24")
+            frame.pts, frame.time_base = k, Fraction(1, fps)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        block = av.AudioFrame.from_ndarray(click(3, number / fps), format="fltp", layout="mono")
+        block.sample_rate, block.pts, block.time_base = RATE, 0, Fraction(1, RATE)
+        container.mux(audio.encode(block))
+        container.mux(audio.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(("codec", "delay"), [("libx264", 0), ("libx264", 3), ("mpeg4", 0), ("mpeg4", 2), ("mjpeg", 0)])
+@pytest.mark.parametrize("fps", [12, 30])
+def test_pictures_in_avi_are_in_time(tmp_path, codec, delay, fps):
+    """AVI states no times: FFmpeg guesses them, a picture late and in another order where there are B-frames."""
+    number = fps + 5
+    path = in_avi(tmp_path / "a.avi", codec, delay, number, fps)
+    whole = Clip.read(path, fps=2 * fps)
+    assert len(whole.frames) == 6 * fps
+    assert first_bright(whole) == 2 * number
+    assert onset(whole) == pytest.approx(number / fps, abs=1e-3)
+    for first in (2, fps, 2 * number - 3):
+        part = Clip.read(path, fps=2 * fps, start=first / (2 * fps), seconds=0.5)
+        assert np.array_equal(part.frames, whole.frames[first : first + fps])
+        assert np.array_equal(part.audio, whole.audio[samples_for(first, 2 * fps, RATE) :][: len(part.audio)])
+
+
+@pytest.mark.parametrize("suffix", [".mpg", ".vob", ".ts"])
+def test_a_start_within_a_program_stream_is_found(tmp_path, suffix):
+    rise = np.linspace(20, 230, 200).astype(np.uint8)
+    path = make(
+        tmp_path / f"a{suffix}",
+        grey(rise, 48, 64),
+        even_times(200, 25),
+        noise(8, 48000),
+        sound_rate=48000,
+        codec="mpeg2video",
+        sound_codec="mp2",
+        gop=30,
+    )
+    whole = Clip.read(path, fps=25)
+    for number in (13, 77, 171):
+        part = Clip.read(path, fps=25, start=number / 25)
+        assert np.array_equal(part.frames, whole.frames[number:])
+        assert shift(part.audio[:4000], whole.audio, number * RATE // 25) == 0
