@@ -290,11 +290,38 @@ def test_silent_folders_take_any_rate_and_sound_only_those_that_fit(
     index, _ = run(tmp_path / "silent", tmp_path / "out", replace(config, fps=24))
     assert index["timing"] == {"fps": 24, "sample_rate": 0, "hop": 0}
     assert index["splits"]["train"][0]["frames"] == 19
-    with pytest.raises(InputError, match=r"choose one of 1, 2, 4, 5, 10, 20, 25"):
-        run(clips, tmp_path / "sound", replace(config, fps=24))
+    with pytest.raises(InputError, match=r"choose one of 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 16, 20, 24, 25, 30, .*48"):
+        run(clips, tmp_path / "sound", replace(config, fps=17))
     for audio in ("require", "silence"):
         with pytest.raises(InputError, match="none of the clips"):
             run(tmp_path / "silent", tmp_path / "sound", replace(config, audio=audio))
+
+
+@pytest.mark.parametrize(
+    ("fps", "rate", "sample_rate", "steps"),
+    [(24, 24, 48000, 5), (29.97, 30, 48000, 4), (48, 48, 48000, 2), (50, 50, 16000, 2)],
+)
+def test_sound_at_the_frame_rates_of_films_and_phones(
+    tmp_path: Path, config: PrepareConfig, fps: float, rate: int, sample_rate: int, steps: int
+) -> None:
+    write_clip(tmp_path / "clips" / "1.mkv", seconds=1.2)
+    index, _ = run(tmp_path / "clips", tmp_path / "out", replace(config, fps=fps))
+    assert (index["timing"]["fps"], index["timing"]["sample_rate"]) == (rate, sample_rate)
+    frames = index["splits"]["train"][0]["frames"]
+    assert frames == round(1.2 * rate)
+    latents = stored(tmp_path / "out", index["splits"]["train"][0])
+    assert latents["audio"].shape == (frames, 1, 256, steps)
+
+
+def test_levels_of_sound_come_with_the_codec(clips: Path, tmp_path: Path, config: PrepareConfig) -> None:
+    run(clips, tmp_path / "first", replace(config, peak=0.5, channel="first"))
+    for given, want in (({}, (0.5, "first")), ({"peak": 0.0, "channel": "mean"}, (0.0, "mean"))):
+        out = tmp_path / f"again{len(given)}"
+        index, _ = run(clips, out, replace(config, codec=str(tmp_path / "first"), **given))
+        audio = index["codec"]["audio"]
+        assert (audio["peak"], audio["channel"]) == want
+        noted = json.loads((out / "preparation.json").read_text(encoding="utf-8"))
+        assert (noted["peak"], noted["channel"]) == want
 
 
 # --- skipping, resuming, repeating ---

@@ -453,6 +453,16 @@ def test_finetuning_on_other_latents_is_refused(begun: Path, tmp_path: Path):
         train(mute, tmp_path / "run", config(init=str(begun)), quiet)
 
 
+def test_finetuning_on_sound_of_other_levels_is_refused_with_both(begun: Path, tmp_path: Path):
+    other = prepared(tmp_path / "data")
+    codec = Codec.load(begun / "codec")
+    audio = replace(codec.config.audio, peak=0.5, channel="first")
+    codec.with_config(replace(codec.config, audio=audio)).save(other / "codec")
+    with pytest.raises(InputError, match=r"peak 0.5 \(the pipeline: 0.0\) and channel first \(the pipeline: mean\)"):
+        train(other, tmp_path / "run", config(init=str(begun)), quiet)
+    assert not (tmp_path / "run").exists()
+
+
 # --- what comes out -----------------------------------------------------------------------------------------------
 
 

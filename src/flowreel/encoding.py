@@ -18,12 +18,14 @@ import torch
 from torch import Tensor
 
 from flowreel import checkpoint
+from flowreel.clocks import has_whole_steps, mel_for
 from flowreel.codec import Codec, mel
 from flowreel.codec.vocoder import Vocoder, load_for
 from flowreel.config import (
     AudioCodecConfig,
     CodecConfig,
     CodecTrainConfig,
+    MelConfig,
     PrepareConfig,
     Timing,
     VideoCodecConfig,
@@ -76,6 +78,27 @@ def choose_codec(
     audio = _audio(given.audio, config, vocoder, report) if timing.has_audio else None
     device = processes.device if processes is not None else "cpu"
     return Codec(CodecConfig(video, audio), timing, folder, vocoder=vocoder, device=device)
+
+
+def with_sound_settings(config: PrepareConfig) -> PrepareConfig:
+    """The settings with ``peak``, ``channel`` and log-mel where they were not given: those of the codec, if its folder
+    says them, so that a model can be trained further; else 0, the mean, and the log-mel that fits ``fps``."""
+    known = _known_sound(config.codec)
+    mel = config.mel
+    if mel == MelConfig():
+        mel = known.mel if known is not None and has_whole_steps(config.fps, known.mel) else mel_for(config.fps)
+    known = known or AudioCodecConfig()
+    peak = known.peak if config.peak is None else config.peak
+    return replace(config, peak=peak, channel=config.channel or known.channel, mel=mel)
+
+
+def _known_sound(codec: str) -> AudioCodecConfig | None:
+    """How the codec in a folder of ours was used with sound."""
+    folder = codec_folder(codec)
+    path = folder / "config.json" if folder is not None else None
+    if folder is None or path is None or not path.is_file() or set(read_json(path)) != {"codec", "timing"}:
+        return None
+    return Codec.load(folder).config.audio
 
 
 def named_codec(name: str) -> tuple[CodecConfig, Path | None]:
@@ -186,7 +209,7 @@ def _audio(
     elif given is not None and vocoder and given.mel != config.mel:
         report("the codec's vocoder was made for another log-mel (see --mel): sound will be decoded by Griffin-Lim")
         vocoder = ""
-    return AudioCodecConfig(mel=config.mel, peak=config.peak, channel=config.channel, vocoder=vocoder)
+    return AudioCodecConfig(mel=config.mel, peak=config.peak or 0.0, channel=config.channel or "mean", vocoder=vocoder)
 
 
 def _check_size(config: PrepareConfig, factor: int) -> None:
@@ -256,7 +279,7 @@ class Encoder:
                 size=self.config.height_width,
                 fit="crop" if fit == "random" else fit,
                 chunk=self.config.batch,
-                channel=self.config.channel,
+                channel=self.config.channel or "mean",
                 audio=source.sound and self.timing.has_audio,
                 crop=place,
             )

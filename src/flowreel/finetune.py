@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from flowreel.classnames import find_class
 from flowreel.codec import Codec
+from flowreel.config import AudioCodecConfig
 from flowreel.errors import InputError
 from flowreel.pipeline import Pipeline
 from flowreel.report import Report
@@ -22,7 +23,7 @@ _TIME_BIAS = "mlp.2.bias"
 
 def check_codec(start: Pipeline, data: Path) -> None:
     """:class:`InputError` unless the folder ``data`` holds latents that ``start`` understands: of the same
-    autoencoder, to the bit, and the same log-mel."""
+    autoencoder, to the bit, and of sound brought to the same level, channel and log-mel."""
     read_index(data)
     theirs, ours = start.codec, Codec.load(data / CODEC)
     if theirs.has_audio != ours.has_audio:
@@ -40,6 +41,22 @@ def check_codec(start: Pipeline, data: Path) -> None:
         raise InputError(
             f"{data} was prepared with {' and '.join(wrong)} than the pipeline to start from: prepare the clips again "
             "with --codec PIPE, where PIPE is that pipeline's folder, and its --mel settings"
+        )
+    if theirs.has_audio:
+        _check_levels(theirs.config.audio, ours.config.audio, data)  # type: ignore[arg-type]
+
+
+def _check_levels(theirs: AudioCodecConfig, ours: AudioCodecConfig, data: Path) -> None:
+    differing = [
+        f"{name} {getattr(ours, name)} (the pipeline: {getattr(theirs, name)})"
+        for name in ("peak", "channel")
+        if getattr(theirs, name) != getattr(ours, name)
+    ]
+    if differing:
+        raise InputError(
+            f"the sound of {data} was prepared with {' and '.join(differing)}, so its levels are not those that the "
+            "pipeline to start from knows: prepare the clips again with --codec PIPE, where PIPE is that pipeline's "
+            "folder, and without --peak and --channel"
         )
 
 

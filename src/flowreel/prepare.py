@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from flowreel.checkpoint import write_json
+from flowreel.clocks import timing_with_sound
 from flowreel.codec import Codec
 from flowreel.config import PrepareConfig, Timing
-from flowreel.encoding import choose_codec, encode_parts
+from flowreel.encoding import choose_codec, encode_parts, with_sound_settings
 from flowreel.errors import InputError
 from flowreel.indexing import amount, finish
 from flowreel.parts import Packer, Parts
@@ -63,6 +64,7 @@ def prepare(clips: Path | str, out: Path | str, config: PrepareConfig, report: R
                 import_latents(clips, out, config, report)
             processes.wait()
             return read_index(out)
+        config = with_sound_settings(config)
         with Pool(config.workers) as pool:
             return _Preparation(clips, out, config, report, processes, pool).run()
 
@@ -132,8 +134,8 @@ class _Preparation:
         return [source for share in self.processes.gather(done) for source in share]
 
     def _choose_codec(self, sound: bool, keep: bool) -> Codec:
-        mel, fps = self.config.mel, self.config.fps
-        timing = Timing(fps, mel.sample_rate, mel.hop) if sound else Timing(fps, 0, 0)
+        timing = timing_with_sound(self.config.fps, self.config.mel) if sound else Timing(self.config.fps, 0, 0)
+        self.config = replace(self.config, fps=timing.fps)
         training = self.out / CODEC_TRAINING
         codec = choose_codec(
             self.clips, training, self.config, timing, self.report, keep=keep, processes=self.processes
@@ -210,7 +212,7 @@ def _check(config: PrepareConfig) -> None:
         "dtype": ("float16", "float32"),
     }
     for name, known in choices.items():
-        if getattr(config, name) not in known:
+        if getattr(config, name) not in (*known, *([None] if name == "channel" else [])):
             raise InputError(f"{name} must be one of {', '.join(known)}, not {getattr(config, name)!r}")
     least = {"crops": 1, "shard_mb": 1, "batch": 1, "codec_steps": 1, "seed": 0, "workers": 0}
     for name, bound in least.items():
@@ -220,6 +222,6 @@ def _check(config: PrepareConfig) -> None:
         raise InputError(f"size must be pixels from 1, not {config.size}")
     if config.crops > 1 and config.fit != "random":
         raise InputError(f"crops is {config.crops}, but fit {config.fit!r} always cuts the same: choose --fit random")
-    if not 0 <= config.peak <= 1:
+    if config.peak is not None and not 0 <= config.peak <= 1:
         raise InputError(f"peak must be in [0, 1] (0 leaves the loudness), not {config.peak}")
     Timing(config.fps, 0, 0)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from flowreel import adversaries
 from flowreel.adversaries import PatchJudge
+from flowreel.clocks import mel_for, timing_with_sound
 from flowreel.codec import Codec, TinyAutoencoder
 from flowreel.codec.video import from_unit, to_unit
 from flowreel.config import AudioCodecConfig, CodecConfig, CodecTrainConfig, Timing, VideoCodecConfig
@@ -169,7 +170,7 @@ class CodecTask:
         autoencoder = module.get_submodule("autoencoder")
         shift, scale = self._statistics(autoencoder)
         video = dataclasses.replace(self.video, shift=shift, scale=scale)
-        audio = AudioCodecConfig() if self.timing.has_audio else None
+        audio = AudioCodecConfig(mel_for(self.config.fps)) if self.timing.has_audio else None
         config, device = CodecConfig(video, audio), device_of(autoencoder)  # a codec moves its network to its device
         Codec(config, self.timing, video_module=autoencoder, device=device).save(folder)
 
@@ -247,10 +248,10 @@ def _pick(path: Path, config: CodecTrainConfig, wanted: set[int]) -> Iterator[np
 
 
 def _timing(fps: float, sound: bool, report: Report) -> Timing:
-    """The clocks of the codec: with sound if the clips have it and the frame rate goes with the default mel steps."""
+    """The clocks of the codec: with sound if the clips have it and a log-mel goes with the frame rate."""
     if sound:
         try:
-            return Timing(fps)
+            return timing_with_sound(fps, mel_for(fps))
         except InputError as error:
             report(f"the codec is for pictures alone: {error}")
     return Timing(fps, 0, 0)

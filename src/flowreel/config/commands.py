@@ -20,7 +20,8 @@ class PrepareConfig:
     "crop" the centre, "letterbox" (R-FLAV, bicubic), "stretch", or "random" crops (GenerativeFlow), ``crops`` of each
     clip. ``audio``: "auto" keeps sound if every clip has it, "require" skips clips without, "silence" fills in,
     "none" drops it. ``channel``: "mean" or the "first" (R-FLAV) of a stereo track. ``peak`` normalises each clip's
-    loudest sample to it (R-FLAV 0.95); 0 leaves it. ``vocoder`` a folder of train-vocoder, for the codec that is kept
+    loudest sample to it (R-FLAV 0.95); 0 leaves it. Without them they are those of the codec, if it has been used with
+    sound, else the mean and 0. ``vocoder`` a folder of train-vocoder, for the codec that is kept
     beside the latents. ``workers`` processes encode clips: 1 is this process alone, 0 as many as there are
     cores, at most 8, and this process alone where there is little to do; the shards are the same.
     """
@@ -31,8 +32,8 @@ class PrepareConfig:
     fit: Literal["crop", "letterbox", "stretch", "random"] = "crop"
     crops: int = 1
     audio: Literal["auto", "require", "silence", "none"] = "auto"
-    channel: Literal["mean", "first"] = "mean"
-    peak: float = 0.0
+    channel: Literal["mean", "first"] | None = None
+    peak: float | None = None
     posterior: Literal["mean", "sample"] = "mean"
     dtype: Literal["float16", "float32"] = "float16"
     shard_mb: int = 64
