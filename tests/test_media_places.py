@@ -154,3 +154,18 @@ def test_a_start_within_a_program_stream_is_found(tmp_path, suffix):
         part = Clip.read(path, fps=25, start=number / 25)
         assert np.array_equal(part.frames, whole.frames[number:])
         assert shift(part.audio[:4000], whole.audio, number * RATE // 25) == 0
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".flv", ".mp4", ".ts", ".avi"])
+@pytest.mark.parametrize("later", [0, 3])
+def test_the_length_is_that_of_the_pictures(tmp_path, suffix, later):
+    """From the first picture on, however much longer the sound is, and wherever the file's clock begins."""
+    delay = 0 if suffix == ".avi" else Fraction(3, 4)
+    rate = 48000 if suffix == ".webm" else 44100
+    times = [time + delay for time in even_times(35, 10)]
+    codec = {".flv": "flv", ".avi": "mpeg4"}.get(suffix, "")
+    path = make(
+        tmp_path / f"a{suffix}", grey([DARK] * 35), times, noise(4.25 + later, rate), sound_rate=rate, codec=codec
+    )
+    assert probe(path).seconds == pytest.approx(3.5, abs=0.02)
+    assert len(Clip.read(path, fps=10).frames) == 35

@@ -191,6 +191,29 @@ def _lateness(path: Path, stream: Any) -> int:
     return 0
 
 
+def last_end(path: Path, pick: Pick) -> Fraction | None:
+    """When the stream that ``pick`` picks ends on the file's clock (seconds), without decoding it: as the file states
+    it, else where its last packets do. None where nothing tells."""
+    for seek in (True, False):  # where a seek leads nowhere, all packets are looked at
+        container, stream = started(path, pick)
+        with container, contextlib.suppress(av.FFmpegError):
+            if stream.duration:
+                return Fraction(((stream.start_time or 0) + stream.duration) * stream.time_base)
+            for other in container.streams:
+                if other.index != stream.index:
+                    other.discard = Discard.all
+            if seek:
+                container.seek(int((_covered(container, stream) or 0) / stream.time_base), stream=stream)
+            ends = (
+                packet.pts * stream.time_base + _duration(packet, stream, stream.time_base)
+                for packet in container.demux(stream)
+                if packet.pts is not None
+            )
+            if (last := max(ends, default=None)) is not None:
+                return last
+    return None
+
+
 def _covered(container: InputContainer, stream: Any) -> Fraction | None:
     """The end of the file on its own clock, as the file states it; None where it does not."""
     ends = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from numbers import Real
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 
 from flowreel.errors import InputError
 from flowreel.media.clip import Channel, Clip, check_sample_rate, samples_for
-from flowreel.media.demux import Timed, decoded, default_stream, explained, started, timed, video_stream
+from flowreel.media.demux import Timed, decoded, default_stream, explained, last_end, started, timed, video_stream
 from flowreel.media.resize import Fit, Resizer
 from flowreel.media.rgb import Converter
 from flowreel.media.sound import Sound
@@ -31,8 +31,9 @@ _SLOWEST = 60  # seconds that pictures may last on average where no sound goes o
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a file holds. ``seconds`` is as the file states it, ``fps`` its own average rate, height and width as
-    :func:`iterate` gives them (upright); ``sample_rate`` is 0 without sound."""
+    """What a file holds. ``seconds`` is how long its pictures last, from the first one on, as the file or else its last
+    packets say; ``fps`` its own average rate, height and width as :func:`iterate` gives them (upright);
+    ``sample_rate`` is 0 without sound."""
 
     seconds: float
     fps: float
@@ -46,7 +47,9 @@ def probe(path: str | Path) -> MediaInfo:
     """What the file holds, having decoded its first picture; :class:`InputError` with the reason if that fails."""
     survey, _, rest = _survey(Path(path))
     rest.close()
-    return survey.info
+    last = last_end(Path(path), video_stream)
+    seconds = survey.info.seconds if last is None else float(last - survey.zero)
+    return replace(survey.info, seconds=max(survey.info.seconds, seconds))
 
 
 def iterate(
@@ -191,7 +194,7 @@ def _survey(path: Path) -> tuple[_Survey, Timed, Generator[Timed]]:
     container, stream = started(path, video_stream)
     sounds = [s for s in container.streams.audio if s.codec_context is not None]
     sound = default_stream(sounds)
-    fps, seconds = _own_rate(stream), _stated_seconds(container, stream)
+    fps = _own_rate(stream)
     _check_pace(path, stream, sounds)
     sample_rate = 0 if sound is None else sound.rate
     pixel_aspect = float(stream.sample_aspect_ratio or 1)
@@ -201,7 +204,7 @@ def _survey(path: Path) -> tuple[_Survey, Timed, Generator[Timed]]:
         raise InputError(f"{path} has a video track but no picture in it can be decoded: the file is empty or damaged")
     frame, time, until, _ = first
     sides = (frame.height, frame.width) if round(frame.rotation / 90) % 2 == 0 else (frame.width, frame.height)
-    info = MediaInfo(seconds or float(until - time), fps, *sides, bool(sounds), sample_rate)
+    info = MediaInfo(float(until - time), fps, *sides, bool(sounds), sample_rate)
     return _Survey(info, time, pixel_aspect), first, rest
 
 
@@ -230,9 +233,3 @@ def _own_rate(stream: av.VideoStream) -> float:
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     whole = round(rate)
     return float(whole if whole >= 1 and abs(rate - whole) < 0.01 else rate)
-
-
-def _stated_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> float:
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return (container.duration or 0) / av.time_base
