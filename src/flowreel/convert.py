@@ -32,7 +32,17 @@ from flowreel.config import (
 )
 from flowreel.errors import InputError
 from flowreel.models.layers import sincos_2d
-from flowreel.pickles import DAMAGED, first_line, load_pickle, plain_name
+from flowreel.pickles import (
+    DAMAGED,
+    described,
+    first_line,
+    load_pickle,
+    mapping,
+    number,
+    numbers,
+    plain_name,
+    require,
+)
 from flowreel.presets import AUTOENCODERS, RFLAV_AUDIO_SCALES, SIZES
 
 State = dict[str, Tensor]
@@ -82,21 +92,21 @@ FLOWFIELD_KEYS = (
 )
 
 
-RFLAV_MEASURED = (
-    "v_embedder.proj.weight",
-    "a_embedder.weight",
-    "video_spatial_pos_embed",
-    "video_temporal_pos_embed",
-    "audio_spatial_pos_embed",
-    "blocks.0.video_mlp.fc1.weight",
-)
-FLOWFIELD_MEASURED = (
-    "x_embedder.proj.weight",
-    "pos_embed",
-    "class_embedder.table.weight",
-    "blocks.0.mlp.fc2.weight",
-)
-"""The tensors whose shapes say what the architecture is."""
+RFLAV_MEASURED = {
+    "v_embedder.proj.weight": 4,
+    "a_embedder.weight": 2,
+    "video_spatial_pos_embed": 4,
+    "video_temporal_pos_embed": 4,
+    "audio_spatial_pos_embed": 4,
+    "blocks.0.video_mlp.fc1.weight": 2,
+}
+FLOWFIELD_MEASURED = {
+    "x_embedder.proj.weight": 4,
+    "pos_embed": 4,
+    "class_embedder.table.weight": 2,
+    "blocks.0.mlp.fc2.weight": 2,
+}
+"""The tensors whose shapes say what the architecture is, and how many dimensions they have."""
 
 
 def rename(state: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...]) -> State:
@@ -119,17 +129,25 @@ def rename(state: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...]) -> S
     return renamed
 
 
-def plain(state: Mapping[str, Tensor]) -> State:
-    """Without the prefixes that ``torch.compile`` and data-parallel wrappers leave, in float32."""
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError("where this checkpoint should hold named tensors it holds something else")
-    return {plain_name(k): v.float() for k, v in state.items()}
+def plain(state: Any, where: str = "this checkpoint") -> State:
+    """Without the prefixes that ``torch.compile`` and data-parallel wrappers leave, in float32.
+
+    Raises:
+        InputError: ``state`` is no dictionary of named tensors of real numbers.
+    """
+    if not isinstance(state, Mapping):
+        raise InputError(f"{where} should hold named tensors, it is {described(state)}")
+    return {plain_name(str(key)): numbers(value, f"{where}, named tensors: {key}") for key, value in state.items()}
 
 
-def _require(path: str | Path, values: Mapping[str, Any], *keys: str) -> None:
-    missing = [key for key in keys if key not in values]
-    if missing:
-        raise InputError(f"{path} is not a whole checkpoint of that kind: it has no {', '.join(missing)}")
+def _measured(where: str | Path, state: State, dimensions: Mapping[str, int]) -> None:
+    """Check that the tensors whose shapes are looked at are there, and have shapes to look at."""
+    require(where, state, dimensions)
+    for name, count in dimensions.items():
+        if state[name].dim() != count or state[name].numel() == 0:
+            raise InputError(
+                f"{where}: {name} should have {count} dimensions, none of them empty; it is {described(state[name])}"
+            )
 
 
 # --- R-FLAV -------------------------------------------------------------------------------------------------------
@@ -145,23 +163,27 @@ def read_rflav_folder(folder: Path, source: str = "") -> Published:
     except DAMAGED as error:
         raise InputError(f"{weights} is not a readable safetensors file: {first_line(error)}") from error
     config = read_json(settings)
-    _require(settings, config, "num_heads")
+    require(settings, config, ["num_heads"])
     return _rflav(state, config, source or str(folder), folder / "vocoder")
 
 
 def read_rflav_save(path: Path, saved: Any) -> Published:
     """R-FLAV's trainer's save at ``path``, already read: ``final.pt`` (its EMA weights are taken) or ``ema.pth``."""
     if "shadow_params" in saved:
-        shadow, arguments = saved["shadow_params"], _trainer_arguments(path)
-        names = list(_rflav_parameter_names(len(shadow)))
+        average, arguments = saved, _trainer_arguments(path)
+        names = None
     else:
-        _require(path, saved["ema"], "shadow_params")
-        shadow, arguments = saved["ema"]["shadow_params"], vars(saved["args"])
-        names = [plain_name(key) for key in saved["model"]]
+        average, arguments = mapping(saved["ema"], f"{path}: ema"), mapping(saved["args"], f"{path}: args")
+        names = [plain_name(key) for key in mapping(saved["model"], f"{path}: model")]
+    require(path, average, ["shadow_params"])
+    shadow = average["shadow_params"]
+    if not isinstance(shadow, (list, tuple)):
+        raise InputError(f"{path}: shadow_params should be a list of tensors, it is {described(shadow)}")
+    names = list(_rflav_parameter_names(len(shadow))) if names is None else names
     if len(names) != len(shadow):
         raise InputError(f"{path} averages {len(shadow)} tensors, but an R-FLAV network of that kind has {len(names)}")
-    state = dict(zip(names, shadow, strict=True))
-    _require(path, state, "v_embedder.proj.weight")
+    state = {name: numbers(value, f"{path}: {name}") for name, value in zip(names, shadow, strict=True)}
+    _measured(path, state, RFLAV_MEASURED)
     dim = state["v_embedder.proj.weight"].shape[0]
     heads = {size.dim: size.heads for name, size in SIZES.items() if name.startswith("FLAV")}
     if dim not in heads:
@@ -169,8 +191,8 @@ def read_rflav_save(path: Path, saved: Any) -> Published:
     config = {
         "num_heads": heads[dim],
         "causal_attn": bool(arguments.get("causal_attn", False)),
-        "num_classes": int(arguments.get("num_classes", 0)),
-        "audio_scale": float(arguments.get("audio_scale", 0.0)),
+        "num_classes": arguments.get("num_classes", 0),
+        "audio_scale": arguments.get("audio_scale", 0.0),
     }
     vocoder = next(
         (p / "vocoder" for p in path.parents[:4] if (p / "vocoder" / "vocoder.pt").is_file()), path.parent / "vocoder"
@@ -179,15 +201,15 @@ def read_rflav_save(path: Path, saved: Any) -> Published:
 
 
 def _rflav(state: Mapping[str, Tensor], config: Mapping[str, Any], source: str, vocoder: Path) -> Published:
-    state = plain(state)
-    _require(source, state, *RFLAV_MEASURED)
+    state = plain(state, source)
+    _measured(source, state, RFLAV_MEASURED)
     embed, fc1 = state["v_embedder.proj.weight"], state["blocks.0.video_mlp.fc1.weight"]
     dim, channels, patch = embed.shape[:3]
     space = state["video_spatial_pos_embed"].shape[2]
     size = patch * math.isqrt(space)
     mel_steps = state["audio_spatial_pos_embed"].shape[2]
     table = state.get("video_y_embedder.embedding_table.weight")
-    num_classes = int(config.get("num_classes", 0)) if table is not None else 0
+    num_classes = int(number(config, "num_classes", 0, source)) if table is not None else 0
     if table is not None and table.shape[0] == num_classes:  # trained without class dropout: there is no null class
         for stream in ("video", "audio"):
             key = f"{stream}_y_embedder.embedding_table.weight"
@@ -197,13 +219,13 @@ def _rflav(state: Mapping[str, Tensor], config: Mapping[str, Any], source: str, 
     timing = Timing(fps=16000 / (160 * mel_steps))
     window = state["video_temporal_pos_embed"].shape[1]
     mel = AudioCodecConfig().mel
-    scale = RFLAV_AUDIO_SCALES.get(source, float(config.get("audio_scale", 0.0)))
+    scale = RFLAV_AUDIO_SCALES.get(source, number(config, "audio_scale", 0.0, source))
     pipeline = PipelineConfig(
         model=ModelConfig(
             kind="flav",
             dim=dim,
-            depth=_count_blocks(state),
-            heads=int(config["num_heads"]),
+            depth=_count_blocks(source, state),
+            heads=int(number(config, "num_heads", 0, source)),
             patch=patch,
             mlp_ratio=fc1.shape[0] / dim,
             positions="learned",
@@ -272,29 +294,42 @@ def _trainer_arguments(path: Path) -> dict[str, Any]:
 # --- GenerativeFlow -----------------------------------------------------------------------------------------------
 
 
+_HEADS = 16
+"""Of attention, in every published size of FlowField."""
+
+
 def read_generativeflow(path: Path, content: Any) -> Published:
     """GenerativeFlow's ``content.pt`` or numbered checkpoints: ``{"dnn": state_dict, "args": Namespace, ...}``."""
-    state = plain(content["dnn"])
-    arguments = vars(content["args"]) if "args" in content else {}
-    _require(path, state, *FLOWFIELD_MEASURED)
+    source = str(path)
+    state = plain(content["dnn"], source)
+    arguments = mapping(content.get("args", {}), f"{path}: args")
+    _measured(path, state, FLOWFIELD_MEASURED)
     dim, channels, patch = state["x_embedder.proj.weight"].shape[:3]
     side = math.isqrt(state["pos_embed"].shape[2])
+    if tuple(state["pos_embed"].shape) != (1, 1, side * side, dim) or dim % _HEADS:
+        raise InputError(
+            f"{path}: pos_embed should be of a shape (1, 1, N, {dim}), N a square and {dim} a multiple of {_HEADS}; it "
+            f"is {described(state['pos_embed'])}"
+        )
     fixed = torch.allclose(state["pos_embed"][0, 0], sincos_2d(dim, side, side), atol=1e-5)
     if fixed:
         del state["pos_embed"]
-    window = int(arguments.get("temporal_res", 72))
+    window = int(number(arguments, "temporal_res", 72, path))
+    if window < 1:
+        raise InputError(f"{path}: temporal_res, the frames of a window, should be at least 1, it is {window}")
+    dropout = number(arguments, "label_dropout", 0.1, path)
     timing = Timing(24, 0, 0)
     pipeline = PipelineConfig(
         model=ModelConfig(
             kind="flowfield",
             dim=dim,
-            depth=_count_blocks(state),
-            heads=16,
+            depth=_count_blocks(source, state),
+            heads=_HEADS,
             patch=patch,
             mlp_ratio=state["blocks.0.mlp.fc2.weight"].shape[1] / dim,
             positions="sincos" if fixed else "learned",
-            class_dropout=float(arguments.get("label_dropout", 0.1)),
-            drop_path=float(arguments.get("drop_path", 0.0)),
+            class_dropout=dropout,
+            drop_path=number(arguments, "drop_path", 0.0, path),
             temporal_attention="blocks.0.temporal_att.qkv.weight" in state,
         ),
         shape=LatentShape(channels, side * patch, side * patch, fps=timing.fps),
@@ -304,7 +339,7 @@ def read_generativeflow(path: Path, content: Any) -> Published:
         trained=Trained(window=window, blocks=(window,)),
         steps=30,
         solver="heun",
-        guidance=4.0 if float(arguments.get("label_dropout", 0.1)) > 0 else 1.0,
+        guidance=4.0 if dropout > 0 else 1.0,
         source=path.name,
     )
     return Published(pipeline, rename(state, FLOWFIELD_KEYS))
@@ -319,8 +354,10 @@ def autoencoder_for(channels: int, variant: str = "ema") -> VideoCodecConfig:
     return AUTOENCODERS.get(names.get(channels, ""), VideoCodecConfig(kind="AutoencoderKL", channels=channels))
 
 
-def _count_blocks(state: Mapping[str, Tensor]) -> int:
-    return 1 + max(int(key.split(".")[1]) for key in state if re.match(r"blocks\.\d+\.", key))
+def _count_blocks(where: str | Path, state: Mapping[str, Tensor]) -> int:
+    found = {int(match[1]) for key in state if (match := re.match(r"blocks\.(\d{1,9})\.", key))}
+    require(where, {f"blocks.{k}": None for k in found}, [f"blocks.{k}" for k in range(len(found))])
+    return len(found)
 
 
 def read_published(path: Path, source: str = "") -> Published:
@@ -329,6 +366,15 @@ def read_published(path: Path, source: str = "") -> Published:
     Raises:
         InputError: it is none of them.
     """
+    try:
+        return _read(path, source)
+    except InputError as error:
+        if str(path) in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from error
+
+
+def _read(path: Path, source: str) -> Published:
     if path.is_dir():
         return read_rflav_folder(path, source)
     saved = load_pickle(path)

@@ -1,20 +1,25 @@
-"""Foreign checkpoints read without executing anything, and the names of the tensors in them.
+"""Foreign checkpoints read without executing anything: what they hold is checked before it is used.
 
-Knows: what damaged files raise, and the prefixes that wrappers leave. Does not know: any network.
+Knows: what damaged files raise, the prefixes that wrappers leave, and how values of a wrong type are refused. Does not
+know: any network.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import math
 import pickle
 import re
 import struct
+from collections.abc import Iterable, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from flowreel.errors import InputError
 
@@ -62,3 +67,48 @@ def first_line(error: BaseException) -> str:
 def plain_name(key: str) -> str:
     """A tensor's name without what ``torch.compile`` and data-parallel wrappers put before it."""
     return re.sub(r"(^|\.)(_orig_mod\.|module\.)+", r"\1", key)
+
+
+# --- values of a wrong type ---------------------------------------------------------------------------------------
+
+
+def described(value: Any) -> str:
+    """What a value is, for a message: its type, of a tensor its shape too."""
+    if isinstance(value, Tensor):
+        return f"a tensor of {str(value.dtype).removeprefix('torch.')} of a shape {tuple(value.shape)}"
+    return "nothing (None)" if value is None else f"a value of type {type(value).__name__}"
+
+
+def require(where: str | Path, values: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Raise :class:`InputError` unless ``values``, of the file ``where``, has all ``keys``."""
+    missing = [key for key in keys if key not in values]
+    if missing:
+        raise InputError(f"{where} is not a whole checkpoint of that kind: it has no {', '.join(missing)}")
+
+
+def mapping(value: Any, where: str) -> dict[str, Any]:
+    """Named values: a dictionary, or an ``argparse.Namespace``; else :class:`InputError`."""
+    values = vars(value) if isinstance(value, argparse.Namespace) else value
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        raise InputError(f"{where} should hold named values, it is {described(value)}")
+    return dict(values)
+
+
+def numbers(value: Any, where: str) -> Tensor:
+    """A tensor of real numbers that is whole, in float32; else :class:`InputError`."""
+    usable = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
+    if not usable or value.is_complex() or value.device.type == "meta":
+        raise InputError(f"{where} should be a tensor of real numbers, it is {described(value)}")
+    if value.untyped_storage().nbytes() < value.nbytes:  # it claims to be larger than its file
+        raise InputError(f"{where} is {described(value)}, of which the file does not hold all")
+    tensor: Tensor = value.float()
+    return tensor
+
+
+def number(values: Mapping[str, Any], name: str, default: float, where: str | Path) -> float:
+    """The number called ``name``, ``default`` where there is none; what is no finite number is an
+    :class:`InputError`."""
+    value = values.get(name, default)
+    if not isinstance(value, Real) or not math.isfinite(value):
+        raise InputError(f"{where}: {name} should be a number, it is {value!r}")
+    return float(value)

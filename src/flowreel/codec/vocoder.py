@@ -26,7 +26,7 @@ from flowreel.codec.sinusoids import SinusoidalVocoder, SinusoidsConfig
 from flowreel.codec.streaming import Pieces, Run, Whole
 from flowreel.config import MelConfig, from_dict
 from flowreel.errors import InputError
-from flowreel.pickles import load_pickle
+from flowreel.pickles import described, load_pickle, mapping, numbers, require
 
 PUBLISHED_WEIGHTS = "vocoder.pt"
 _SLOPE = 0.1
@@ -233,7 +233,7 @@ def load(folder: str | Path) -> Vocoder:
     if ours.is_file():
         weights.fill(vocoder, load_tensors(ours), ours)
     elif published.is_file():
-        weights.fill(vocoder, fuse_weight_norm(_read_published(published)), published)
+        weights.fill(vocoder, fuse_weight_norm(_read_published(published), str(published)), published)
     else:
         raise InputError(f"{folder} has neither {weights.WEIGHTS} nor {PUBLISHED_WEIGHTS}")
     return vocoder.eval()
@@ -254,13 +254,15 @@ def load_for(folder: str | Path, mel: MelConfig) -> Vocoder:
 
 
 def _read_published(path: Path) -> dict[str, Tensor]:
-    saved = load_pickle(path)
-    if not isinstance(saved, dict) or not isinstance(saved.get("generator"), dict):
-        raise InputError(f"{path} is not a published vocoder: it has no 'generator'")
-    return saved["generator"]
+    saved = mapping(load_pickle(path), str(path))
+    require(path, saved, ["generator"])
+    return {
+        name: numbers(value, f"{path}: generator's {name}")
+        for name, value in mapping(saved["generator"], f"{path}: generator").items()
+    }
 
 
-def fuse_weight_norm(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def fuse_weight_norm(state: dict[str, Tensor], where: str = "this vocoder") -> dict[str, Tensor]:
     """weight = g * v / |v| (arXiv 1602.07868), under torch's old names and under its new ones."""
     fused = dict(state)
     for g_name, v_name in (
@@ -269,7 +271,11 @@ def fuse_weight_norm(state: dict[str, Tensor]) -> dict[str, Tensor]:
     ):
         for key in [key for key in state if key.endswith(g_name)]:
             layer = key.removesuffix(g_name)
+            require(where, fused, [layer + v_name])
             g, v = fused.pop(key), fused.pop(layer + v_name)
+            if v.dim() != 3 or g.shape != (len(v), 1, 1):
+                both = f"{key} ({described(g)}) and {layer}{v_name} ({described(v)})"
+                raise InputError(f"{where}: {both} are no weight of a convolution and its norm")
             fused[layer + "weight"] = g * v / v.flatten(1).norm(dim=1).view(-1, 1, 1)
     return fused
 
