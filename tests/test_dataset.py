@@ -133,7 +133,11 @@ def test_every_window_start_is_drawn(tmp_path: Path) -> None:
     assert min(starts.values()) > 60
 
 
-def test_flip_mirrors_the_width_of_the_video_alone(prepared: Path) -> None:
+def test_flip_mirrors_the_width_of_the_video_alone(tmp_path: Path) -> None:
+    prepared = write_prepared(tmp_path, [12, 30, 4, 25, 6, 40, 20])
+    index = json.loads((prepared / "index.json").read_text(encoding="utf-8"))
+    index["codec"]["video"] |= {"kind": "AutoencoderKL", "source": "stabilityai/sd-vae-ft-ema"}
+    (prepared / "index.json").write_text(json.dumps(index), encoding="utf-8")
     plain = WindowDataset(prepared, config=DataConfig(window=5))
     flipped = WindowDataset(prepared, config=DataConfig(window=5, flip=1.0))
     sometimes = WindowDataset(prepared, config=DataConfig(window=5, flip=0.5))
@@ -144,6 +148,14 @@ def test_flip_mirrors_the_width_of_the_video_alone(prepared: Path) -> None:
         assert torch.equal(mirror["audio"], sample["audio"])
         mirrored += torch.equal(sometimes.sample(n)["video"], mirror["video"])
     assert 30 < mirrored < 70
+
+
+def test_latents_that_do_not_mirror_are_left_as_they_are_and_it_is_said(prepared: Path) -> None:
+    said: list[str] = []
+    plain = WindowDataset(prepared, config=DataConfig(window=5))
+    flipped = WindowDataset(prepared, config=DataConfig(window=5, flip=0.5), report=said.append)
+    assert all(equal(plain.sample(n), flipped.sample(n)) for n in range(20))
+    assert [line for line in said if "WARNING" in line and "--flip" in line] == said[:1]
 
 
 def test_a_cut_goes_on_with_another_clip_and_its_class(prepared: Path) -> None:

@@ -17,10 +17,12 @@ from flowreel.codec import Codec, mel
 from flowreel.config import AudioCodecConfig, CodecConfig, DataConfig, PrepareConfig, Timing, VideoCodecConfig
 from flowreel.dataset import WindowDataset
 from flowreel.errors import InputError
+from flowreel.loading import SHIPPED
 from flowreel.media import Clip
 from flowreel.moments import Moments
 from flowreel.prepare import find_clips, prepare
 from flowreel.shards import ShardWriter, open_shard
+from flowreel.world import World
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
 needs_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason="the folder of real clips is not there")
@@ -322,6 +324,35 @@ def test_levels_of_sound_come_with_the_codec(clips: Path, tmp_path: Path, config
         assert (audio["peak"], audio["channel"]) == want
         noted = json.loads((out / "preparation.json").read_text(encoding="utf-8"))
         assert (noted["peak"], noted["channel"]) == want
+
+
+def test_mirrored_clips_are_encoded_as_a_view_of_their_own(tmp_path: Path) -> None:
+    """Decoded, the second view is the mirrored picture about as well as the first is the picture."""
+    codec = SHIPPED / "world" / "codec"
+    for n, name in enumerate(("pendulum", "rain")):
+        World(count=1, seconds=2, seed=n, classes=(name,))[0][0].save(tmp_path / "clips" / f"{n}.mkv")
+    config = PrepareConfig(codec=str(codec), size=64, flip=True, workers=1, dtype="float32")
+    index, _ = run(tmp_path / "clips", tmp_path / "out", config)
+    plain, _ = run(tmp_path / "clips", tmp_path / "plain", replace(config, flip=False))
+    autoencoder = Codec.load(codec).video
+    for entry, unflipped in zip(index["splits"]["train"], plain["splits"]["train"], strict=True):
+        latents = stored(tmp_path / "out", entry)
+        assert torch.equal(latents["video"], stored(tmp_path / "plain", unflipped)["video"])
+        picture = Clip.read(tmp_path / "clips" / entry["path"], fps=10, size=64).frames
+        quality = [
+            10 * np.log10(255**2 / np.square(autoencoder.decode(latents[view]).numpy() - target.astype(float)).mean())
+            for view, target in (("video", picture), ("mirrored", picture[:, :, ::-1]))
+        ]
+        assert abs(quality[0] - quality[1]) < 2
+        assert quality[1] > 28
+    train = WindowDataset(tmp_path / "out", config=DataConfig(window=4, flip=0.5), seed=3)
+    never = WindowDataset(tmp_path / "out", config=DataConfig(window=4), seed=3)
+    pairs = [(train.sample(n), never.sample(n)) for n in range(40)]
+    same = sum(torch.equal(a["video"], b["video"]) for a, b in pairs)
+    assert 8 < same < 32
+    assert all(torch.equal(a["audio"], b["audio"]) for a, b in pairs)
+    with pytest.raises(InputError, match="flip: was True, now False"):
+        run(tmp_path / "clips", tmp_path / "out", replace(config, flip=False))
 
 
 # --- skipping, resuming, repeating ---

@@ -23,7 +23,8 @@ from flowreel.codec import Codec
 from flowreel.config import CodecConfig, DataConfig, LatentShape, Timing, from_dict
 from flowreel.errors import InputError
 from flowreel.flow.types import Latents
-from flowreel.shards import open_shard, read_index
+from flowreel.presets import MIRRORING
+from flowreel.shards import MIRRORED, open_shard, read_index
 
 # What a generator is for goes into its seed, so that the order of an epoch and a window never share their numbers.
 _ORDER, _WINDOW = 0, 1
@@ -60,6 +61,8 @@ class WindowDataset(Dataset):
         self.codec_config = scales or from_dict(CodecConfig, self.index["codec"], "codec")
         self._set_clock()
         self._codec = Codec(self.codec_config, self.timing)
+        self._stored = {stream: stream for stream in self.shape.streams}
+        self._flips = self._can_flip(report)
         self._span = (config.window - 1) * config.stride + 1
         self._numbers = self._usable(report)
         self.entries: list[dict[str, Any]] = [self.index["splits"][split][number] for number in self._numbers]
@@ -77,6 +80,16 @@ class WindowDataset(Dataset):
             )
         self.timing = stored if stride == 1 else Timing(stored.fps / stride, 0, 0)
         self.shape = LatentShape(**{**vars(shape), "fps": self.timing.fps})
+
+    def _can_flip(self, report: Callable[[str], None] | None) -> bool:
+        """Whether there are latents of mirrored pictures, or those that are there can be mirrored."""
+        can = bool(self.index.get(MIRRORED)) or self.codec_config.video.source in MIRRORING
+        if self.config.flip and not can and report:
+            report(
+                f"WARNING: data.flip {self.config.flip:g} is left out: {self.folder} holds no mirrored clips, and "
+                "mirrored latents of this autoencoder are not those of mirrored pictures. Prepare with --flip for them"
+            )
+        return can
 
     def _usable(self, report: Callable[[str], None] | None) -> list[int]:
         splits = self.index["splits"]
@@ -124,9 +137,10 @@ class WindowDataset(Dataset):
     def _window(self, entry: dict[str, Any], rng: np.random.Generator) -> Latents:
         """Model latents of a window of one clip, drawn by chance."""
         start = int(rng.integers(entry["frames"] - self._span + 1))
-        flip = rng.random() < self.config.flip
-        latents = self._codec.to_model(self._read(entry, start))
-        if flip:
+        flip = rng.random() < self.config.flip and self._flips
+        stored = {**self._stored, "video": MIRRORED} if flip and self.index.get(MIRRORED) else self._stored
+        latents = self._codec.to_model(self._read(entry, start, stored))
+        if flip and not self.index.get(MIRRORED):
             latents["video"] = latents["video"].flip(-1)
         return latents
 
@@ -144,14 +158,15 @@ class WindowDataset(Dataset):
             self._order = (epoch, rng.permutation(len(self.entries)))
         return self._order[1]
 
-    def _read(self, entry: dict[str, Any], start: int) -> dict[str, torch.Tensor]:
+    def _read(self, entry: dict[str, Any], start: int, stored: dict[str, str]) -> dict[str, torch.Tensor]:
+        """A window of the stored latents; ``stored`` has their names in the shard by stream."""
         shard = self._shards.get(entry["shard"])
         if shard is None:
             shard = self._shards[entry["shard"]] = open_shard(self.folder / entry["shard"])
         window = slice(start, start + self._span)
         return {
-            stream: shard.get_slice(f"{entry['key']}.{stream}")[window][:: self.config.stride].float()
-            for stream in self.shape.streams
+            stream: shard.get_slice(f"{entry['key']}.{name}")[window][:: self.config.stride].float()
+            for stream, name in stored.items()
         }
 
     def __getstate__(self) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from flowreel.parts import Parts
 from flowreel.presets import AUTOENCODERS
 from flowreel.processes import Processes, device
 from flowreel.report import Report
-from flowreel.shards import CODEC, Record
+from flowreel.shards import CODEC, MIRRORED, Record
 from flowreel.sources import Source
 from flowreel.workers import Beat, Work
 
@@ -240,19 +240,21 @@ class Encoder:
         """
         draw = np.random.default_rng((self.config.seed, crop, *source.name.encode()))
         place = (draw.random(), draw.random()) if self.config.fit == "random" else (0.5, 0.5)
-        generator = seeded(int(draw.integers(2**63)))
-        video: list[Tensor] = []
+        generators = [seeded(int(draw.integers(2**63))) for _ in range(2)]
+        views: list[list[Tensor]] = [[], []] if self.config.flip else [[]]  # as filmed, and mirrored left-right
         sound: list[np.ndarray] = []
         moments: dict[str, Moments] = {}
         for chunk in self._chunks(source, place):
-            latents = self.codec.video.encode(torch.from_numpy(chunk.frames), generator)
-            video.append(latents.to(self._dtype))
-            piece = Moments.of(latents.movedim(1, -1).flatten(0, -2))
-            moments["video"] = moments["video"] + piece if moments else piece
-            silence = np.zeros(self.timing.samples(len(latents)), np.float32)
+            frames = torch.from_numpy(chunk.frames)
+            for view, pictures, generator in zip(views, (frames, frames.flip(2)), generators, strict=False):
+                latents = self.codec.video.encode(pictures, generator)
+                view.append(latents.to(self._dtype))
+                piece = Moments.of(latents.movedim(1, -1).flatten(0, -2))
+                moments["video"] = moments["video"] + piece if moments else piece
+            silence = np.zeros(self.timing.samples(len(frames)), np.float32)
             sound.append(silence if chunk.audio is None else chunk.audio)
-            beat(len(latents))
-        tensors = {"video": torch.cat(video)}
+            beat(len(frames))
+        tensors = {name: torch.cat(view) for name, view in zip(("video", MIRRORED), views, strict=False)}
         if self.timing.has_audio:
             log_mel = self.codec.encode_audio(np.concatenate(sound))
             moments["audio"] = Moments.of(mel.unit(log_mel, self.config.mel).reshape(-1, 1))
@@ -260,7 +262,7 @@ class Encoder:
         self._check_finite(source, tensors)
         record = {
             "entry": {"path": source.name, "frames": len(tensors["video"]), "crop": crop},
-            "shape": {stream: list(tensor.shape[1:]) for stream, tensor in tensors.items()},
+            "shape": {stream: list(tensors[stream].shape[1:]) for stream in ("video", "audio") if stream in tensors},
             "moments": {stream: piece.to_dict() for stream, piece in moments.items()},
             "size": source.size,
             "modified": source.modified,

@@ -18,7 +18,7 @@ from flowreel.codec import Codec
 from flowreel.config import FORMAT_VERSION, CodecConfig, LatentShape, to_dict
 from flowreel.moments import Moments
 from flowreel.report import Report
-from flowreel.shards import CODEC, INDEX, Record, naming, read_index
+from flowreel.shards import CODEC, INDEX, MIRRORED, Record, naming, read_index
 
 
 def finish(
@@ -28,13 +28,14 @@ def finish(
     labels: dict[str, str | None],
     skipped: Sequence[dict[str, str]],
     report: Report,
+    mirrored: bool = False,
 ) -> dict[str, Any]:
     """Measure the statistics over train, and write the codec that has them and, last, the index, which is returned.
 
     ``records`` are those of the shards of each split, in the order of the index; train has at least one. ``labels``
     name the class of each clip by its path in the record's entry, or None; ``skipped`` has ``path`` and ``reason`` of
-    each clip that could not be used. An index and a codec that are there already stay whole until the new ones replace
-    them, file by file.
+    each clip that could not be used. ``mirrored`` says that the shards hold every clip mirrored as well. An index and
+    a codec that are there already stay whole until the new ones replace them, file by file.
     """
     shape = records["train"][0]["shape"]
     moments = {
@@ -54,6 +55,7 @@ def finish(
         "codec": to_dict(codec.config),
         "shape": to_dict(LatentShape(channels, height, width, bins, steps, codec.timing.fps)),
         "statistics": {name: {"mean": m.mean.tolist(), "std": m.std.tolist()} for name, m in moments.items()},
+        MIRRORED: mirrored,
         "skipped": list(skipped),
         "splits": entries,
     }

@@ -97,7 +97,8 @@ def make_plan(clips: Path, out: Path, settings: dict[str, Any], report: Report) 
 
 def check_settings(out: Path, now: dict[str, Any]) -> None:
     """Refuse a folder with latents that were made under other settings."""
-    check_unchanged(out / SETTINGS, now, "was prepared" if (out / INDEX).exists() else "was being prepared")
+    did = "was prepared" if (out / INDEX).exists() else "was being prepared"
+    check_unchanged(out / SETTINGS, now, did, lambda noted: {"flip": False} | noted)
 
 
 def _still(sources: Sequence[Source]) -> Callable[[Record], bool]:

@@ -197,7 +197,7 @@ class _Preparation:
             raise InputError(f"no clip for training in {self.clips} could be used: the reasons are in the lines above")
         labels = {source.name: source.label for source in plan.sources}
         self.skipped.sort(plan.sources)
-        finish(self.out, codec, records, labels, self.skipped.entries, self.report)
+        finish(self.out, codec, records, labels, self.skipped.entries, self.report, self.config.flip)
         Parts(self.out).remove()
         if self.skipped.entries:
             self.report(f"skipped {len(self.skipped.entries)} of {len(plan.sources)} clips: {self.skipped.summary()}")

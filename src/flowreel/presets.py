@@ -54,6 +54,9 @@ SIZES: dict[str, Size] = {
     "FlowField-M/2":  Size( 768,   12,   16,    2),
 }
 
+MIRRORING = ("stabilityai/sd-vae-ft-ema", "stabilityai/sd-vae-ft-mse")
+"""Autoencoders whose mirrored latents are nearly those of the mirrored picture: both published recipes flip them."""
+
 AUTOENCODERS: dict[str, VideoCodecConfig] = {
     name: VideoCodecConfig(kind=kind, source=name, channels=channels, factor=factor, scale=(scale,))  # type: ignore[arg-type]
     for name, kind, channels, factor, scale in (

@@ -62,6 +62,10 @@ def open_shard(path: Path) -> Any:
         ) from error
 
 
+MIRRORED = "mirrored"
+"""The name of the stored latents of the mirrored pictures, beside "video" and "audio"."""
+
+
 def shard_files(folder: Path) -> list[Path]:
     """Every shard in ``folder``, finished or not, sorted."""
     return sorted(path for path in folder.glob("*.safetensors*") if _SHARD_NAME.fullmatch(path.name))

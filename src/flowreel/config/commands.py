@@ -18,12 +18,13 @@ class PrepareConfig:
     first, for ``codec_steps``. ``posterior``: the mean of its latents, or a sample. ``dtype``, ``shard_mb``: how
     latents are stored. ``batch`` frames are encoded together. ``size`` pixels a side, or [height, width]; ``fit``:
     "crop" the centre, "letterbox" (R-FLAV, bicubic), "stretch", or "random" crops (GenerativeFlow), ``crops`` of each
-    clip. ``audio``: "auto" keeps sound if every clip has it, "require" skips clips without, "silence" fills in,
-    "none" drops it. ``channel``: "mean" or the "first" (R-FLAV) of a stereo track. ``peak`` normalises each clip's
-    loudest sample to it (R-FLAV 0.95); 0 leaves it. Without them they are those of the codec, if it has been used with
-    sound, else the mean and 0. ``vocoder`` a folder of train-vocoder, for the codec that is kept
-    beside the latents. ``workers`` processes encode clips: 1 is this process alone, 0 as many as there are
-    cores, at most 8, and this process alone where there is little to do; the shards are the same.
+    clip. ``flip`` also encodes every clip mirrored left-right, for data.flip of train. ``audio``: "auto" keeps sound
+    if every clip has it, "require" skips clips without, "silence" fills in, "none" drops it. ``channel``: "mean" or
+    the "first" (R-FLAV) of a stereo track. ``peak`` normalises each clip's loudest sample to it (R-FLAV 0.95); 0
+    leaves it. Without them they are those of the codec, if it has been used with sound, else the mean and 0.
+    ``vocoder`` a folder of train-vocoder, for the codec that is kept beside the latents. ``workers`` processes encode
+    clips: 1 is this process alone, 0 as many as there are cores, at most 8, and this process alone where there is
+    little to do; the shards are the same.
     """
 
     codec: str = ""
@@ -31,6 +32,7 @@ class PrepareConfig:
     fps: float = 10.0
     fit: Literal["crop", "letterbox", "stretch", "random"] = "crop"
     crops: int = 1
+    flip: bool = False
     audio: Literal["auto", "require", "silence", "none"] = "auto"
     channel: Literal["mean", "first"] | None = None
     peak: float | None = None
