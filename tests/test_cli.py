@@ -64,6 +64,11 @@ def test_sizes_may_be_one_side_or_two() -> None:
         (["generate", "nowhere"], "there is nothing at nowhere"),
         (["generate", "p", "--count", "0"], "at least 1"),
         (["prepare", "nowhere", "out"], "nowhere"),
+        (["generate", "world", "--guidance", "-1"], "--guidance must be a number of 0 or more, not -1.0"),
+        (["generate", "world", "--guidance", "nan"], "--guidance: expected a number, not 'nan'"),
+        (["generate", "world", "--gradient-scale", "-1"], "--gradient_scale must be a number of 0 or more, not -1.0"),
+        (["serve", "world", "--guidance", "-0.5"], "--guidance must be a number of 0 or more, not -0.5"),
+        (["convert", "world", "out", "--guidance=-2"], "--guidance must be a number of 0 or more, not -2.0"),
     ],
 )
 def test_refusals_name_the_closest_right_thing(

@@ -14,6 +14,7 @@ import torch
 
 import flowreel
 from flowreel import generation
+from flowreel.config import ConvertConfig, GenerateConfig, ServeConfig
 from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed
 from flowreel.flow.sampling import stream
@@ -281,6 +282,28 @@ def test_clip_model_makes_clips_and_does_not_roll() -> None:
 def test_bad_requests(pipe: Pipeline, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         pipe.generate(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scale", [-1.0, -1e-9, float("nan"), float("inf"), "2", True])
+def test_scales_below_0_and_what_is_no_number_are_refused(scale: float) -> None:
+    pipe = tiny_pipeline()
+    for name in ("guidance", "gradient_scale"):
+        with pytest.raises(InputError, match=f"{name} must be a number of 0 or more, not"):
+            pipe.generate(seconds=0.4, **{name: scale})
+        with pytest.raises(InputError, match=f"--{name} must be a number of 0 or more, not"):
+            GenerateConfig(**{name: scale})
+    for config in (ServeConfig, ConvertConfig):
+        with pytest.raises(InputError, match="--guidance must be a number of 0 or more, not"):
+            config(guidance=scale)
+    stream = pipe.stream()
+    with pytest.raises(InputError, match="guidance must be a number of 0 or more"):
+        stream.steer(guidance=scale)
+
+
+def test_guidance_0_leaves_the_class_out() -> None:
+    pipe = tiny_pipeline()
+    one, other = (pipe.generate(seconds=0.4, seed=1, label=label, guidance=0).frames for label in (0, 1))
+    assert np.array_equal(one, other)
 
 
 def test_guidance_needs_classes_and_dropout() -> None:

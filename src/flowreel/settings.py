@@ -9,7 +9,7 @@ from numbers import Integral
 from typing import Any, Literal
 
 from flowreel.classnames import find_class
-from flowreel.config import PipelineConfig
+from flowreel.config import PipelineConfig, check_scale
 from flowreel.errors import InputError
 from flowreel.flow.schedule import blocks
 from flowreel.flow.solver import euler, heun
@@ -28,7 +28,7 @@ class Settings:
     """How to sample; None takes what the pipeline was trained or saved with.
 
     Attributes:
-        guidance: classifier-free scale, 1 is none.
+        guidance: classifier-free scale, 0 or more; 1 is none, 0 leaves the class out.
         steps: solver steps per turn (of a clip: in all).
         warmup_steps: solver steps per block while the window warms up, once; as many as ``steps``, or twice as many
             where a roll goes on from a clip, which its first frames have to fit.
@@ -125,6 +125,7 @@ def resolve(settings: Settings, config: PipelineConfig, given: Given, frames: in
             raise InputError(f"{name} must be at least 1, not {count}")
     guidance = _first(settings.guidance, config.guidance)
     check_guidance(guidance, config)
+    check_scale("gradient_scale", settings.gradient_scale)
     solver = settings.solver or config.solver
     if solver not in SOLVERS:
         raise InputError(f"no solver is called {solver!r}: choose {' or '.join(SOLVERS)}")
@@ -195,6 +196,7 @@ def _method(settings: Settings, config: PipelineConfig, given: Given) -> Literal
 
 def check_guidance(scale: float, config: PipelineConfig) -> None:
     """Raise :class:`InputError` where classifier-free guidance at ``scale`` can't work."""
+    check_scale("guidance", scale)
     if scale == 1:
         return
     if not config.classes:

@@ -26,7 +26,7 @@ from flowreel.config.pipeline import (
     VideoCodecConfig,
     VideoKind,
 )
-from flowreel.config.plain import flat, from_dict, json_text, read_json, to_dict
+from flowreel.config.plain import check_scale, flat, from_dict, json_text, read_json, to_dict
 from flowreel.config.training import (
     CodecTrainConfig,
     DataConfig,
@@ -69,6 +69,7 @@ __all__ = [
     "VideoKind",
     "VocoderTrainConfig",
     "WorldConfig",
+    "check_scale",
     "flat",
     "from_dict",
     "json_text",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from flowreel.config.pipeline import MelConfig
-from flowreel.config.plain import check
+from flowreel.config.plain import check, check_scale
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class PrepareConfig:
         return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
 
 
+def _check_guidance(scale: float | None) -> None:
+    if scale is not None:
+        check_scale("--guidance", scale)
+
+
 @dataclass(frozen=True)
 class GenerateConfig:
     """A run of ``flowreel generate``. What is None follows from the model.
@@ -90,6 +95,8 @@ class GenerateConfig:
     def __post_init__(self) -> None:
         check(self.count >= 1, f"--count must be at least 1, not {self.count}")
         check(self.batch >= 1, f"--batch must be at least 1, not {self.batch}")
+        _check_guidance(self.guidance)
+        check_scale("--gradient_scale", self.gradient_scale)
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,7 @@ class ServeConfig(LoadConfig):
         check(0 <= self.port <= 65535, f"--port must be from 0 (any that is free) to 65535, not {self.port}")
         check(self.max_viewers >= 0, f"--max-viewers must be 0 or more, not {self.max_viewers}")
         check(self.seed is None or self.seed >= 0, f"--seed must be 0 or more, not {self.seed}")
+        _check_guidance(self.guidance)
         for name in ("upload_mb", "media_seconds", "clip_seconds"):
             check(getattr(self, name) > 0, f"--{name} must be above 0, not {getattr(self, name)}")
         check(
@@ -154,6 +162,7 @@ class ConvertConfig(LoadConfig):
 
     def __post_init__(self) -> None:
         check(self.steps is None or self.steps >= 1, f"--steps must be at least 1, not {self.steps}")
+        _check_guidance(self.guidance)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import typing
 from numbers import Integral, Real
 from pathlib import Path
@@ -16,6 +17,12 @@ def check(condition: bool, message: str) -> None:
     """Raise :class:`InputError` with ``message`` unless ``condition`` holds."""
     if not condition:
         raise InputError(message)
+
+
+def check_scale(name: str, value: Any) -> None:
+    """Raise :class:`InputError` unless the scale called ``name`` is a finite number of 0 or more."""
+    usable = isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
+    check(usable, f"{name} must be a number of 0 or more, not {value!r}")
 
 
 T = TypeVar("T")

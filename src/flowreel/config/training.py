@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -56,7 +57,7 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         for name in ("guidance", "given_guidance"):
             value = getattr(self, name)
-            check(value is None or value >= 1, f"objective.{name} must be 1 or more, not {value}")
+            check(value is None or 1 <= value < math.inf, f"objective.{name} must be 1 or more, not {value}")
         check(
             self.given_guidance is None or self.roles.audio_clean + self.roles.video_clean > 0,
             f"objective.given_guidance {self.given_guidance} is for samples that are given a whole stream: give "
