@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from PIL import Image, features
 
+from flowreel.errors import InputError
 from flowreel.media import Clip, probe, read_sound, samples_for
 from tests.filming import BRIGHT, DARK, RATE, click, even_times, grey, make
 from tests.test_media import first_bright, onset
@@ -169,3 +172,73 @@ def test_the_length_is_that_of_the_pictures(tmp_path, suffix, later):
     )
     assert probe(path).seconds == pytest.approx(3.5, abs=0.02)
     assert len(Clip.read(path, fps=10).frames) == 35
+
+
+def webp(path: Path, levels: list[int], durations: list[int], alpha: int = 255) -> Path:
+    """Plain pictures, each shown as many milliseconds as told, without loss."""
+    pictures = [Image.new("RGBA", (48, 32), (level, level, level, alpha)) for level in levels]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, lossless=True)
+    return path
+
+
+def test_moving_webp_is_read_with_its_times(tmp_path):
+    path = webp(tmp_path / "a.webp", [10, 60, 110, 160], [100, 300, 50, 150])
+    info = probe(path)
+    assert (info.height, info.width, info.has_audio) == (32, 48, False)
+    assert info.seconds == pytest.approx(0.6)
+    assert info.fps == pytest.approx(4 / 0.6)
+    shown = [10, 10, 60, 60, 60, 60, 60, 60, 110, 160, 160, 160]
+    assert np.array_equal(Clip.read(path, fps=20).frames[:, 0, 0, 0], shown)
+    part = Clip.read(path, fps=20, start=0.35, seconds=0.2)
+    assert np.array_equal(part.frames[:, 0, 0, 0], shown[7:11])
+    assert part.audio is None
+
+
+def test_transparent_webp_lies_over_black(tmp_path):
+    path = webp(tmp_path / "a.webp", [200, 100], [100, 100], alpha=51)
+    assert np.abs(Clip.read(path, fps=10).frames[:, 5, 5].astype(int) - [[40], [20]]).max() <= 1
+
+
+def test_what_is_written_as_webp_comes_back(tmp_path):
+    frames = grey(np.linspace(0, 240, 25).astype(np.uint8))
+    for fps in (8, 25, 30):
+        back = Clip.read(Clip(frames, None, fps).save(tmp_path / "a.webp"))
+        assert back.frames.shape == frames.shape
+        assert abs(back.fps - fps) < 0.5
+        assert np.abs(back.frames.astype(int) - frames).max() < 8
+
+
+def test_webp_that_can_not_be_read_says_why(tmp_path):
+    still = tmp_path / "still.webp"
+    Image.new("RGB", (32, 32), "red").save(still)
+    whole = webp(tmp_path / "whole.webp", [10, 60], [100, 100]).read_bytes()
+    cut, hurt = tmp_path / "cut.webp", tmp_path / "hurt.webp"
+    cut.write_bytes(whole[:-20])
+    hurt.write_bytes(whole.replace(b"VP8L", b"XXXX"))
+    for path, reason in ((still, "still picture"), (cut, "cut off"), (hurt, "damaged")):
+        with pytest.raises(InputError, match=reason):
+            Clip.read(path, fps=10)
+    with pytest.raises(InputError, match="has no audio stream"):
+        read_sound(webp(tmp_path / "silent.webp", [10, 60], [100, 100]))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.webp")
+    for read in (probe, read_sound, Clip.read):
+        with pytest.raises(InputError, match="not a file"):
+            read(tmp_path / "a.webp")
+
+
+def test_the_moving_part_of_avif_is_read_and_a_still_one_is_refused(tmp_path):
+    moving = [Image.new("RGB", (64, 48), (level, level, level)) for level in (20, 90, 160, 230)]
+    if not features.check("avif"):
+        pytest.skip("this Pillow writes no AVIF")
+    moving[0].save(tmp_path / "a.avif", save_all=True, append_images=moving[1:], duration=200)
+    moving[0].save(tmp_path / "still.avif")
+    info = probe(tmp_path / "a.avif")
+    assert info.seconds == pytest.approx(0.8)
+    clip = Clip.read(tmp_path / "a.avif", fps=5)
+    assert np.abs(clip.frames[:, 9, 9, 0].astype(int) - [20, 90, 160, 230]).max() < 6
+    with pytest.raises(InputError, match="still picture"):
+        probe(tmp_path / "still.avif")

@@ -31,7 +31,8 @@ threads = 0
 _BACK = (0, 1, 4, 16)  # seconds before what is looked for: where to seek, until a picture is found that is whole
 _LEAP = 1  # seconds without anything that the file's stated length has to cover
 _LONG_LEAP = 60  # seconds without anything that are believed of a file that states no length
-_MAX_PIXELS = 1 << 27  # of one picture: 16384 x 8192
+MAX_PIXELS = 1 << 27
+"""Of one picture: 16384 x 8192."""
 
 
 @contextlib.contextmanager
@@ -46,6 +47,13 @@ def explained(path: Path) -> Iterator[None]:
 
 def opened(path: Path) -> InputContainer:
     """The open container; the caller closes it."""
+    check_file(path)
+    # "file:" keeps colons in names from being read as protocols; the whitelist keeps playlists from reaching elsewhere.
+    return av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
+
+
+def check_file(path: Path) -> None:
+    """InputError unless there is a file with something in it. Opens nothing: a pipe would wait for its writer."""
     try:
         if not path.exists():
             raise InputError(f"{path} does not exist")
@@ -55,22 +63,22 @@ def opened(path: Path) -> InputContainer:
             raise InputError(f"{path} is empty (0 bytes)")
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}") from error
-    # "file:" keeps colons in names from being read as protocols; the whitelist keeps playlists from reaching elsewhere.
-    return av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
 
 
 def video_stream(container: InputContainer, path: Path) -> av.VideoStream:
     """The default video stream, else the first; cover pictures are none."""
-    if container.format.name.endswith("_pipe") or container.format.name == "image2":
-        raise InputError(f"{path} is a still picture, whatever its name ends in: give a file with moving pictures")
     cover = Disposition.attached_pic | Disposition.timed_thumbnails
-    stream = default_stream([s for s in container.streams.video if not s.disposition & cover])
+    shown = [s for s in container.streams.video if not s.disposition & cover]
+    moving = [s for s in shown if not _is_still(container, s)]
+    if shown and not moving:
+        raise InputError(f"{path} is a still picture, whatever its name ends in: give a file with moving pictures")
+    stream = default_stream(moving)
     if stream is not None:
         context = stream.codec_context
         if context is None:
             raise InputError(f"{path}: its video codec is not supported; convert it, for example to H.264")
         context.thread_type, context.thread_count = ThreadType.AUTO, threads
-        context.options = {"max_pixels": str(_MAX_PIXELS)}
+        context.options = {"max_pixels": str(MAX_PIXELS)}
         return stream
     kinds = sorted({"cover picture" if s.type == "video" else s.type for s in container.streams})
     if not kinds:
@@ -86,6 +94,13 @@ def audio_stream(container: InputContainer, path: Path) -> av.AudioStream:
             f"{path} has no audio stream that can be decoded: give a file with sound, or read the picture alone"
         )
     return stream
+
+
+def _is_still(container: InputContainer, stream: av.VideoStream) -> bool:
+    """Whether it is one picture without a time: a file that is a picture, or the title picture of AVIF and HEIC."""
+    name = container.format.name
+    item = name.startswith("mov,") and stream.duration is None and stream.frames == stream.time_base == 1
+    return item or name.endswith("_pipe") or name == "image2"
 
 
 def default_stream(streams: Sequence[Any]) -> Any:

@@ -18,8 +18,19 @@ import av
 import numpy as np
 
 from flowreel.errors import InputError
+from flowreel.media import webp
 from flowreel.media.clip import Channel, Clip, check_sample_rate, samples_for
-from flowreel.media.demux import Timed, decoded, default_stream, explained, last_end, started, timed, video_stream
+from flowreel.media.demux import (
+    Timed,
+    check_file,
+    decoded,
+    default_stream,
+    explained,
+    last_end,
+    started,
+    timed,
+    video_stream,
+)
 from flowreel.media.resize import Fit, Resizer
 from flowreel.media.rgb import Converter
 from flowreel.media.sound import Sound
@@ -47,6 +58,8 @@ def probe(path: str | Path) -> MediaInfo:
     """What the file holds, having decoded its first picture; :class:`InputError` with the reason if that fails."""
     survey, _, rest = _survey(Path(path))
     rest.close()
+    if survey.durations:
+        return replace(survey.info, seconds=float(sum(survey.durations)))
     last = last_end(Path(path), video_stream)
     seconds = survey.info.seconds if last is None else float(last - survey.zero)
     return replace(survey.info, seconds=max(survey.info.seconds, seconds))
@@ -135,7 +148,7 @@ def _chunks(
 
     if begin > 0:
         rest.close()
-        pictures: Iterator[Timed] = decoded(path, video_stream, zero, zero + begin)
+        pictures: Iterator[Timed] = _since(path, survey, begin)
     else:
         pictures = itertools.chain([first], rest)
     convert = Converter(resizer, survey.pixel_aspect)
@@ -182,15 +195,20 @@ def _runs(
 
 @dataclass(frozen=True)
 class _Survey:
-    """What the file holds, the time of its first picture on its own clock, and the width of a pixel over its height."""
+    """What the file holds, the time of its first picture on its own clock, and the width of a pixel over its height.
+    ``durations`` of its pictures, in seconds, if it is a WebP."""
 
     info: MediaInfo
     zero: Fraction
     pixel_aspect: float
+    durations: tuple[Fraction, ...] = ()
 
 
 def _survey(path: Path) -> tuple[_Survey, Timed, Generator[Timed]]:
     """What the file holds, its first picture, and those that follow: decoding goes on where the survey ended."""
+    check_file(path)
+    if times := webp.durations(path):
+        return _webp_survey(path, times)
     container, stream = started(path, video_stream)
     sounds = [s for s in container.streams.audio if s.codec_context is not None]
     sound = default_stream(sounds)
@@ -206,6 +224,21 @@ def _survey(path: Path) -> tuple[_Survey, Timed, Generator[Timed]]:
     sides = (frame.height, frame.width) if round(frame.rotation / 90) % 2 == 0 else (frame.width, frame.height)
     info = MediaInfo(float(until - time), fps, *sides, bool(sounds), sample_rate)
     return _Survey(info, time, pixel_aspect), first, rest
+
+
+def _webp_survey(path: Path, times: list[Fraction]) -> tuple[_Survey, Timed, Generator[Timed]]:
+    rest = webp.pictures(path, times)
+    first = next(rest)
+    rate = _whole(len(times) / sum(times, Fraction(0)))
+    info = MediaInfo(float(times[0]), rate, first[0].height, first[0].width, False, 0)
+    return _Survey(info, Fraction(0), 1.0, tuple(times)), first, rest
+
+
+def _since(path: Path, survey: _Survey, begin: Fraction) -> Iterator[Timed]:
+    """The pictures from the one that is shown ``begin`` seconds after the first, or from an earlier one."""
+    if survey.durations:
+        return webp.pictures(path, list(survey.durations))
+    return decoded(path, video_stream, survey.zero, survey.zero + begin)
 
 
 def _check_pace(path: Path, stream: av.VideoStream, sounds: list[av.AudioStream]) -> None:
@@ -230,6 +263,10 @@ def _usable_rate(path: Path, fps: float) -> Fraction:
 
 
 def _own_rate(stream: av.VideoStream) -> float:
-    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    return _whole(stream.average_rate or stream.guessed_rate or Fraction(25))
+
+
+def _whole(rate: Fraction) -> float:
+    """The rate, as a whole number where it is one within 0.01."""
     whole = round(rate)
     return float(whole if whole >= 1 and abs(rate - whole) < 0.01 else rate)

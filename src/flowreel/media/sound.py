@@ -15,8 +15,9 @@ import av
 import numpy as np
 
 from flowreel.errors import InputError
+from flowreel.media import webp
 from flowreel.media.clip import Channel, check_sample_rate
-from flowreel.media.demux import audio_stream, decoded, explained
+from flowreel.media.demux import audio_stream, check_file, decoded, explained
 
 SLACK = Fraction(5, 1000)  # seconds that timestamps may be off before samples are cut or silence is put in
 _PLANES = 8  # AV_NUM_DATA_POINTERS
@@ -48,6 +49,9 @@ def read_sound(path: str | Path, sample_rate: int = 16000, channel: Channel = "m
     """
     path = Path(path)
     check_sample_rate(sample_rate)
+    check_file(path)
+    if webp.durations(path):
+        raise InputError(f"{path} has no audio stream, only pictures: give a file with sound")
     first = next(((time, frame) for frame, time, _, _ in decoded(path, audio_stream, None, None)), None)
     if first is None:
         raise InputError(f"{path} has a sound track, but nothing in it can be decoded: it is empty or damaged")

@@ -27,6 +27,9 @@ KINDS = {
     "mp3 or aac": lambda head: (
         head.startswith(b"ID3") or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0)
     ),
+    "mpeg": lambda head: head.startswith(b"\0\0\1\xba") or (len(head) > 188 and head[0] == head[188] == 0x47),
+    "flv": lambda head: head.startswith(b"FLV"),
+    "wmv": lambda head: head.startswith(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
     "gif": lambda head: head.startswith(b"GIF8"),
     "webp": lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP",
 }
@@ -44,16 +47,19 @@ def decode(path: Path, form: dict[str, Any], limits: dict[str, Any]) -> dict[str
     from flowreel.media import Clip, probe, read_sound, samples_for
 
     with path.open("rb") as file:
-        head = file.read(16)
+        head = file.read(192)
     if not any(begins(head) for begins in KINDS.values()):
         raise InputError(f"not a kind of file that is taken here; take one of {', '.join(KINDS)}")
     fps, rate = form["fps"], form["sample_rate"]
     try:
         info = probe(path)
-    except InputError:
+    except InputError as unseen:
         if not rate:
             raise InputError("the file has no picture, and this model makes no sound") from None
-        sound = read_sound(path, rate, form["channel"])
+        try:
+            sound = read_sound(path, rate, form["channel"])
+        except InputError:
+            raise unseen from None
         frames = int(len(sound) / rate * fps)
         if not 1 <= frames <= limits["media_seconds"] * fps:
             raise InputError(f"the sound must last from {1 / fps:g} s to {limits['media_seconds']:g} s") from None
