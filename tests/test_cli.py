@@ -165,3 +165,14 @@ def test_convert_halves_weights_and_sets_how_to_sample(tmp_path: Path) -> None:
         assert a.dtype == b.dtype
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-6)
     assert main(["convert", source, str(tmp_path / "x"), "--steps", "0"]) == 2
+
+
+def test_every_command_says_at_once_what_it_does() -> None:
+    """Before anything heavy is imported, and on the standard error, so that results stay alone."""
+    names = {name: command.doing.format(*"xy") for name, command in COMMANDS.items()}
+    assert len(set(names.values())) == len(COMMANDS)
+    run = subprocess.run(
+        [sys.executable, "-m", "flowreel", "synchrony", "nowhere"], capture_output=True, text=True, check=False
+    )
+    assert run.stderr.splitlines()[0] == "flowreel: measuring nowhere"
+    assert run.stdout == ""

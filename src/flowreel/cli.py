@@ -37,7 +37,7 @@ from flowreel.config import (
 )
 from flowreel.errors import InputError
 from flowreel.presets import PRESETS, preset
-from flowreel.report import Report
+from flowreel.report import Report, say
 from flowreel.spelling import closest
 
 
@@ -152,23 +152,26 @@ def info(pipe: str, config: LoadConfig | None = None, report: Report = _print) -
 
 @dataclasses.dataclass(frozen=True)
 class Command:
+    """A function, what is said while it starts (with the positional values), and what it takes."""
+
     function: Callable[..., Any]
+    doing: str
     positionals: tuple[str, ...]
     options: type
     presets: bool = False
 
 
 COMMANDS: dict[str, Command] = {
-    "prepare": Command(prepare, ("clips", "out"), PrepareConfig),
-    "train": Command(train, ("data", "run"), TrainConfig, presets=True),
-    "train-codec": Command(train_codec, ("clips", "out"), CodecTrainConfig),
-    "train-vocoder": Command(train_vocoder, ("clips", "out"), VocoderTrainConfig),
-    "generate": Command(generate, ("pipe",), GenerateConfig),
-    "serve": Command(serve, ("pipe",), ServeConfig),
-    "world": Command(world, ("out",), WorldConfig),
-    "synchrony": Command(synchrony, ("clips",), SynchronyConfig),
-    "convert": Command(convert, ("src", "out"), ConvertConfig),
-    "info": Command(info, ("pipe",), LoadConfig),
+    "prepare": Command(prepare, "preparing {} into {}", ("clips", "out"), PrepareConfig),
+    "train": Command(train, "training on {} into {}", ("data", "run"), TrainConfig, presets=True),
+    "train-codec": Command(train_codec, "fitting an autoencoder on {} into {}", ("clips", "out"), CodecTrainConfig),
+    "train-vocoder": Command(train_vocoder, "fitting a vocoder on {} into {}", ("clips", "out"), VocoderTrainConfig),
+    "generate": Command(generate, "generating with {}", ("pipe",), GenerateConfig),
+    "serve": Command(serve, "loading {} to serve it", ("pipe",), ServeConfig),
+    "world": Command(world, "rendering clips of the world into {}", ("out",), WorldConfig),
+    "synchrony": Command(synchrony, "measuring {}", ("clips",), SynchronyConfig),
+    "convert": Command(convert, "converting {} into {}", ("src", "out"), ConvertConfig),
+    "info": Command(info, "reading {}", ("pipe",), LoadConfig),
 }
 
 
@@ -226,6 +229,8 @@ def _run(arguments: list[str]) -> int:
         raise InputError(f"there is no command {name!r}{closest(name, COMMANDS)}; there are {', '.join(COMMANDS)}")
     command = COMMANDS[name]
     positionals, config = parse(name, command, rest)
+    if os.environ.get("RANK", "0") == "0":
+        say(command.doing.format(*positionals))  # importing torch takes seconds
     command.function(*positionals, config)
     return 0
 

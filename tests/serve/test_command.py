@@ -69,5 +69,6 @@ def test_it_is_ready_serves_and_ends() -> None:
                 begun = time.monotonic()
                 server.send_signal(signal.SIGINT)
                 out, err = server.communicate(timeout=20)
-        assert (server.returncode, out.splitlines()[-1], err) == (0, "stopped", "")
+        assert (server.returncode, out.splitlines()[-1]) == (0, "stopped")
+        assert all(line.startswith("flowreel: ") for line in err.splitlines()), err
         assert time.monotonic() - begun < 10
