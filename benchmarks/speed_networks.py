@@ -26,7 +26,7 @@ from flowreel.flow.noise import SampleNoise
 from flowreel.flow.sampling import stream
 from flowreel.flow.types import Latents, Times
 from flowreel.models import Network, Remembered
-from flowreel.optim import adamw
+from flowreel.optim import optimizers
 from speed_rows import Row, seconds
 
 CLASSES = 10
@@ -101,7 +101,7 @@ def training_step(case: Case, model: Network, device: torch.device) -> Callable[
     data = case.noise(device, seed=100)(case.frames)
     t = {k: torch.rand(case.batch, case.frames, device=device) for k in data}
     label = case.labels(device)
-    optimizer, ema = adamw(model, case.train.optim), EMA(model, case.train.ema)
+    (optimizer,), ema = optimizers(model, case.train.optim), EMA(model, case.train.ema)
     count = itertools.count(1)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from flowreel.lazy import attributes
 from flowreel.machine import sleep_soon
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
 __all__ = ["Clip", "Pipeline", "__version__", "load"]
 
 if TYPE_CHECKING:
