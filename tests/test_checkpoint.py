@@ -15,6 +15,7 @@ from flowreel.checkpoint import Checkpoint
 from flowreel.config import OptimConfig, TrainConfig, to_dict
 from flowreel.errors import InputError
 from flowreel.optim import optimizers
+from tests.kills import content, states
 
 
 def make(step: int, value: float = 0.0) -> Checkpoint:
@@ -154,6 +155,60 @@ def test_replacing_changes_files_one_by_one_or_none(tmp_path: Path):
         (aside / "b").write_text("new")
     assert (tmp_path / "codec" / "a").read_text() == (tmp_path / "b").read_text() == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "codec", "kept"]
+
+
+# --- killed while files are replaced ---
+
+
+def _export(folder: Path, files: dict[str, str]) -> None:
+    with checkpoint.replacing(folder) as aside:
+        for name, text in files.items():
+            (aside / name).parent.mkdir(exist_ok=True)
+            (aside / name).write_text(text)
+
+
+def test_replacing_begins_anew_in_what_a_killed_process_left_of_a_new_folder(tmp_path: Path):
+    first, second = {"a": "1", "codec/b": "2", "codec/c": "3", "d": "4"}, {"a": "5", "voice/e": "6"}
+    found = states(tmp_path / "out", tmp_path / "states", lambda: _export(tmp_path / "out", first))
+    _export(tmp_path / "whole", second)
+    assert len(found) > 10
+    for folder in found[:-1]:  # the last is the finished one
+        _export(folder, second)
+        assert content(folder) == content(tmp_path / "whole"), folder
+
+
+def test_replacing_keeps_the_other_files_of_a_folder_whatever_a_killed_process_left(tmp_path: Path):
+    for name in ("out", "whole"):
+        _export(tmp_path / name, {"a": "old", "codec/kept": "old"})
+    found = states(tmp_path / "out", tmp_path / "states", lambda: _export(tmp_path / "out", {"a": "1", "codec/b": "2"}))
+    _export(tmp_path / "whole", {"a": "3", "codec/b": "4"})
+    for folder in found:
+        assert (folder / "a").read_text() in ("old", "1")
+        _export(folder, {"a": "3", "codec/b": "4"})
+        assert content(folder) == content(tmp_path / "whole"), folder
+
+
+def test_what_fails_midway_leaves_a_new_folder_empty(tmp_path: Path, monkeypatch):
+    real = Path.replace
+
+    def fail(path: Path, target: Path) -> Path:
+        if path.name == "b":
+            raise OSError("the disk is full")
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="full"):
+        _export(tmp_path, {"a": "1", "b": "2"})
+    assert content(tmp_path) == {}
+
+
+def test_undoing_touches_nothing_outside_the_folder(tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "precious").write_text("mine")
+    names = ["../precious", str(tmp_path / "precious")]
+    checkpoint.write_json(tmp_path / "out" / checkpoint.MOVES, {"new": True, "files": names})
+    checkpoint.undo(tmp_path / "out")
+    assert content(tmp_path) == {"out": None, "precious": b"mine"}
 
 
 def test_write_json_leaves_one_file(tmp_path: Path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +18,12 @@ from flowreel.config import GenerateConfig, LoadConfig, PrepareConfig, TrainConf
 from flowreel.errors import InputError
 from flowreel.generate import generate
 from flowreel.info import info
+from flowreel.locking import held
 from flowreel.media import Clip, probe
 from flowreel.presets import PRESETS, preset
 
 from .conftest import GOLDEN, tiny_pipeline
+from .kills import content, states
 
 
 def test_presets_are_the_defaults_and_overrides_win() -> None:
@@ -151,6 +155,40 @@ def test_convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (out / "model.safetensors").is_file()
     assert main(["convert", str(GOLDEN / "rflav_joint"), str(out)]) == 2
     assert "choose another OUT" in capsys.readouterr().err
+
+
+def test_a_killed_convert_is_done_again_as_if_it_had_not_been_there(tmp_path: Path) -> None:
+    def convert(source: str, out: Path) -> None:
+        assert main(["convert", str(GOLDEN / source), str(out)]) == 0
+
+    found = states(tmp_path / "out", tmp_path / "states", lambda: convert("rflav_joint", tmp_path / "out"))
+    convert("rflav_joint", tmp_path / "same")
+    convert("flowfield_spatial/content.pt", tmp_path / "other")
+    assert content(tmp_path / "same") == content(tmp_path / "out")
+    done = content(tmp_path / "out")
+    unfinished = [folder for folder in found if {k: v for k, v in content(folder).items() if k != ".lock"} != done]
+    assert len(unfinished) > 10
+    for number, folder in enumerate(unfinished):
+        source, right = [("rflav_joint", "same"), ("flowfield_spatial/content.pt", "other")][number % 2]
+        convert(source, folder)
+        assert content(folder) == content(tmp_path / right), folder
+
+
+def test_convert_says_who_uses_its_folder_and_touches_no_files_of_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = str(GOLDEN / "flowfield_spatial" / "content.pt"), tmp_path / "out"
+    with held(out):
+        holder = json.loads((out / ".lock").read_text(encoding="utf-8"))
+        other = holder | {"host": "elsewhere", "token": "another"}
+        (out / ".lock").write_text(json.dumps(other), encoding="utf-8")
+        assert main(["convert", source, str(out)]) == 2
+        assert f"in use by process {os.getpid()} on elsewhere since" in capsys.readouterr().err
+        (out / ".lock").unlink()
+    (out / ".tmp-export").mkdir(parents=True)
+    (out / "holiday.jpg").write_text("mine")
+    assert main(["convert", source, str(out)]) == 2
+    assert content(out) == {"holiday.jpg": b"mine"}
 
 
 def test_convert_halves_weights_and_sets_how_to_sample(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,15 @@ from torch import Tensor, nn
 
 from flowreel.config import FORMAT_VERSION, flat, json_text, read_json
 from flowreel.errors import InputError
+from flowreel.locking import contents
 from flowreel.parallel import laid_out_like
 from flowreel.pickles import plain_name
 
 FOLDER = "training"
 STATE = "state.json"
 EXPORTED = "exported.json"
+ASIDE, MOVES = ".tmp-export", ".tmp-moves.json"
+"""Where an export is written, and the note of the files that are being moved from there to their places."""
 
 Tensors = dict[str, Tensor]
 
@@ -107,22 +110,49 @@ def replacing(folder: Path) -> Iterator[Path]:
     """An empty folder beside ``folder``'s files; what is written there replaces them afterwards, file by file.
 
     Each file appears whole or not at all. Files that aren't written anew stay, and so does everything if the block
-    raises.
+    raises. What is left of a block whose process was killed is cleared away first, see :func:`undo`.
     """
-    aside = folder / ".tmp-export"
-    shutil.rmtree(aside, ignore_errors=True)
+    undo(folder)
+    aside, new = folder / ASIDE, not contents(folder)
     aside.mkdir(parents=True)
     try:
         yield aside
-        for path in sorted(path for path in aside.rglob("*") if path.is_file()):
-            target = folder / path.relative_to(aside)
-            target.parent.mkdir(parents=True, exist_ok=True)
+        files = sorted(path for path in aside.rglob("*") if path.is_file())
+        names = [path.relative_to(aside).as_posix() for path in files]
+        for path in files:
             sync(path)
             make_readable(path)
+        write_json(folder / MOVES, {"new": new, "files": names})
+        sync(folder)
+        for path, name in zip(files, names, strict=True):
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
             sync(target.parent)
+        shutil.rmtree(aside)
+        (folder / MOVES).unlink()  # from now on the block is done
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        undo(folder)
+
+
+def undo(folder: Path) -> None:
+    """Clear away what a block of :func:`replacing` left in ``folder`` when its process was killed.
+
+    Of a folder that was empty before, the files that were in their places already are removed too. So that process must
+    be gone: whoever calls this holds the folder's lock.
+    """
+    moves: dict[str, Any] = read_json(folder / MOVES) if (folder / MOVES).is_file() else {"new": False}
+    for name in moves["files"] if moves["new"] else ():
+        if not {"..", os.sep} & set(Path(name).parts):
+            (folder / name).unlink(missing_ok=True)
+            for parent in (folder / name).parents:
+                if not parent.is_relative_to(folder / Path(name).parts[0]):
+                    break
+                with suppress(OSError):  # it is not there, or not empty yet
+                    parent.rmdir()
+    shutil.rmtree(folder / ASIDE, ignore_errors=True)
+    for note in (_unfinished(folder / MOVES), folder / MOVES):
+        note.unlink(missing_ok=True)
 
 
 def make_readable(path: Path) -> None:
@@ -148,10 +178,15 @@ def exported(run: Path) -> int | None:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write a JSON object; the file appears whole or not at all."""
-    aside = path.with_name(f".tmp-{path.name}")
+    aside = _unfinished(path)
     aside.write_bytes(json_text(values))
     sync(aside)
     aside.replace(path)
+
+
+def _unfinished(path: Path) -> Path:
+    """Where the JSON file ``path`` is written before it has its name."""
+    return path.with_name(f".tmp-{path.name}")
 
 
 def sync(path: Path) -> None:
@@ -238,7 +273,7 @@ def claim(run: Path) -> None:
     """Make ``run`` a run folder; :class:`InputError` if it is neither new, empty nor a run's already."""
     if run.exists() and not run.is_dir():
         raise InputError(f"{run} is a file: give a folder for the run")
-    if run.is_dir() and any(run.iterdir()) and not (run / FOLDER).is_dir():
+    if contents(run) and not (run / FOLDER).is_dir():
         raise InputError(
             f"{run} is not empty and holds no {FOLDER}/, so it is not a training run: choose a new or an empty folder"
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from flowreel.config import GenerateConfig
 from flowreel.errors import InputError
 from flowreel.given import Given
 from flowreel.loading import load
+from flowreel.locking import held
 from flowreel.media import Clip
 from flowreel.outputs import (
     STREAMED,
@@ -55,6 +56,21 @@ def generate(pipe: str | Path | Pipeline, config: GenerateConfig, report: Report
     pipeline = pipe if isinstance(pipe, Pipeline) else _load(pipe, config, share)
     outputs = all_outputs(jobs, pipeline, config)
     folder = Folder(Path(config.out), outputs, pipeline, config) if single is None else None
+    with held(folder.path, report, folder.purpose) if folder is not None else nullcontext():
+        return _missing(outputs, folder, pipeline, config, share, report)
+
+
+def _missing(
+    outputs: list[Output],
+    folder: Folder | None,
+    pipeline: Pipeline,
+    config: GenerateConfig,
+    share: Share,
+    report: Report,
+) -> list[Path]:
+    """Make what is missing of this process's share, and return the files of that share."""
+    if folder is not None:
+        folder.check()  # again, as another process may have been there until now
     mine = outputs[share.rank :: share.world]
     missing = [output for output in mine if folder is None or not output.is_there]
     if folder is not None:

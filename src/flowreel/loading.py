@@ -13,11 +13,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from flowreel.checkpoint import undo
 from flowreel.codec import Codec
 from flowreel.codec.vocoder import load as load_vocoder
 from flowreel.config import FORMAT_VERSION, ConvertConfig, PipelineConfig, from_dict, read_json
 from flowreel.convert import Published, plain, read_published
 from flowreel.errors import InputError
+from flowreel.locking import contents, held
 from flowreel.models import build
 from flowreel.pipeline import Pipeline
 from flowreel.report import Report, say
@@ -171,9 +173,21 @@ def _adjusted(pipeline: Pipeline, audio_scale: float | None, autoencoder: str | 
 
 
 def convert(src: str | Path, out: Path, config: ConvertConfig, report: Report) -> Path:
-    """Load whatever ``src`` is and save it as a folder of ours."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there already and not an empty folder: choose another OUT")
+    """Load whatever ``src`` is and save it as a folder of ours. What an earlier call left that was killed is replaced.
+
+    Raises :class:`InputError` where ``out`` is not a new or an empty folder, or in use by another process.
+    """
+    with held(out, report):
+        undo(out)
+        if contents(out):
+            raise InputError(f"{out} is there already and not an empty folder: choose another OUT")
+        pipeline = _converted(src, config)
+        pipeline.save(out, half=config.dtype == "float16")
+    report(f"{out}  {pipeline.config.model.kind}, {sum(p.numel() for p in pipeline.model.parameters()):,} parameters")
+    return out
+
+
+def _converted(src: str | Path, config: ConvertConfig) -> Pipeline:
     pipeline = load(
         src,
         device="cpu",
@@ -184,7 +198,4 @@ def convert(src: str | Path, out: Path, config: ConvertConfig, report: Report) -
     if config.guidance is not None:
         check_guidance(config.guidance, pipeline.config)
     chosen = {name: getattr(config, name) for name in ("steps", "guidance") if getattr(config, name) is not None}
-    pipeline = Pipeline(pipeline.model, pipeline.codec, replace(pipeline.config, **chosen))
-    pipeline.save(out, half=config.dtype == "float16")
-    report(f"{out}  {pipeline.config.model.kind}, {sum(p.numel() for p in pipeline.model.parameters()):,} parameters")
-    return out
+    return Pipeline(pipeline.model, pipeline.codec, replace(pipeline.config, **chosen))

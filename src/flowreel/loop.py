@@ -12,12 +12,14 @@ never stopped, and processes or accumulation steps only change the rounding (and
 from __future__ import annotations
 
 import signal
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from flowreel.config import LoopConfig, to_dict
 from flowreel.journal import Journal
+from flowreel.locking import held
 from flowreel.optim import learning_rate
+from flowreel.processes import place
 from flowreel.report import Report
 from flowreel.session import Session
 from flowreel.stop import Stop
@@ -30,9 +32,16 @@ def fit(task: Task, run: Path, config: LoopConfig, report: Report) -> Path:
     SIGINT and SIGTERM finish the step and save; then SIGINT raises :class:`KeyboardInterrupt`, SIGTERM returns.
     Under ``torchrun`` every process calls this, and they share each batch.
 
-    Raises :class:`InputError` for a folder that is not a run's, settings that differ from the run's, a batch that can't
-    be shared evenly, a loss that is not finite, and a checkpoint that can't be written.
+    Raises :class:`InputError` for a folder that is not a run's or that another process trains in, settings that differ
+    from the run's, a batch that can't be shared evenly, a loss that is not finite, and a checkpoint that can't be
+    written.
     """
+    rank, _ = place()
+    with held(run, report) if rank == 0 else nullcontext():
+        return _fit(task, run, config, report)
+
+
+def _fit(task: Task, run: Path, config: LoopConfig, report: Report) -> Path:
     session = Session(task, run, config, report)
     start, seconds = session.resume()
     if start >= config.steps:

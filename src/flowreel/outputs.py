@@ -161,12 +161,21 @@ class Folder:
 
     def __init__(self, path: Path, outputs: list[Output], pipeline: Pipeline, config: GenerateConfig) -> None:
         self.path, self._note = path, path / NOTE
-        self._identity = _identity(outputs, pipeline, config)
-        if self._note.is_file() and any(path.glob("*.mp4")):
+        self._identity, self._outputs = _identity(outputs, pipeline, config), outputs
+        self.check()
+
+    @property
+    def purpose(self) -> str:
+        """What tells runs apart that make other files."""
+        return hashlib.sha256(json_text(self._identity)).hexdigest()[:16]
+
+    def check(self) -> None:
+        """Refuse a folder whose files were made from something else."""
+        if self._note.is_file() and any(self.path.glob("*.mp4")):
             check_unchanged(self._note, self._identity, "was generated", _with_defaults)
-        elif any(output.is_there for output in outputs):
+        elif any(output.is_there for output in self._outputs):
             raise InputError(
-                f"{path} holds files of these names, but no {NOTE} that says what they were made from: "
+                f"{self.path} holds files of these names, but no {NOTE} that says what they were made from: "
                 "choose another folder, or delete it"
             )
 

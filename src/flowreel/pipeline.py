@@ -24,6 +24,7 @@ from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed, seeded
 from flowreel.generation import Generation
 from flowreel.given import Given, Media, give
+from flowreel.locking import held
 from flowreel.media import Clip
 from flowreel.models import Network
 from flowreel.report import Progress
@@ -193,12 +194,12 @@ class Pipeline:
 
         An autoencoder that was given as a path is copied into the folder if ``whole``, else named by its path; one from
         the hub is named by its id. ``half`` stores all weights as float16.
+
+        Raises :class:`InputError` where ``folder`` is a file, or in use by another process.
         """
         folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder} is a file: give a folder to save the pipeline in")
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in plain(self.model.state_dict()).items()}
-        with replacing(folder) as aside:
+        with held(folder), replacing(folder) as aside:
             codec = self.codec.save(aside / "codec", whole)
             save_file(weights, aside / "model.safetensors", {"format": "pt"})
             for path in list(aside.rglob("*.safetensors")) if half else ():

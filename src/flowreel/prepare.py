@@ -7,6 +7,7 @@ the index says (``indexing``).
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from flowreel.config import PrepareConfig, Timing
 from flowreel.encoding import choose_codec, encode_parts, with_sound_settings
 from flowreel.errors import InputError
 from flowreel.indexing import amount, finish
+from flowreel.locking import held
 from flowreel.parts import Packer, Parts
 from flowreel.planning import SETTINGS, Plan, check_settings, make_plan, settings_of, stamp_of
 from flowreel.processes import Processes, together
@@ -59,14 +61,15 @@ def prepare(clips: Path | str, out: Path | str, config: PrepareConfig, report: R
     with together() as processes:
         _check(config)
         report = report if processes.lead else silent
-        if is_store(clips):
-            if processes.lead:
-                import_latents(clips, out, config, report)
-            processes.wait()
-            return read_index(out)
-        config = with_sound_settings(config)
-        with Pool(config.workers) as pool:
-            return _Preparation(clips, out, config, report, processes, pool).run()
+        with held(out, report) if processes.lead else nullcontext():
+            if is_store(clips):
+                if processes.lead:
+                    import_latents(clips, out, config, report)
+                processes.wait()
+                return read_index(out)
+            config = with_sound_settings(config)
+            with Pool(config.workers) as pool:
+                return _Preparation(clips, out, config, report, processes, pool).run()
 
 
 class _GivenUpError(Exception):

@@ -13,6 +13,7 @@ from typing import Any
 
 from flowreel.config import WorldConfig, from_dict, read_json, to_dict
 from flowreel.errors import InputError
+from flowreel.locking import contents, held
 from flowreel.media import Clip
 from flowreel.media.writing import write_complete
 from flowreel.report import Progress, Report
@@ -35,6 +36,11 @@ def write_world(out: Path | str, config: WorldConfig, report: Report) -> list[Pa
     """
     out = Path(out)
     world = world_of(config)
+    with held(out, report):
+        return _write(out, world, config, report)
+
+
+def _write(out: Path, world: World, config: WorldConfig, report: Report) -> list[Path]:
     _same_settings(out, config)
     paths = [_path(out, world, config, number) for number in range(len(world))]
     missing = [number for number, path in enumerate(paths) if not sidecar(path).is_file()]
@@ -106,7 +112,7 @@ def _path(out: Path, world: World, config: WorldConfig, number: int) -> Path:
 def _same_settings(out: Path, config: WorldConfig) -> None:
     note = out / NOTE
     if not note.is_file():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and (not out.is_dir() or contents(out)):
             raise InputError(f"{out} is there already and holds no clips of the world: choose another OUT")
         write_complete(note, json.dumps(to_dict(config), indent=1).encode())
         return
