@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Literal
 
 from flowreel.config.pipeline import MelConfig
@@ -111,7 +112,8 @@ class LoadConfig:
 @dataclass(frozen=True)
 class ServeConfig(LoadConfig):
     """A run of ``flowreel serve``. ``host`` other than this machine's own addresses needs a ``token``, which viewers
-    give as ?token=..., or ``no_token``. ``max_viewers``: 0 is as many as this machine rolls for in real time, at least
+    give as ?token=..., or ``no_token``. ``allow_host``: further names that the server answers to, such as that of a
+    proxy before it, as A,B. ``max_viewers``: 0 is as many as this machine rolls for in real time, at least
     one. ``broadcast``: one generation, which all viewers see and nobody steers. ``label``, ``seed``, ``guidance`` and
     ``steps``: what a viewer sees who asks for nothing; without a seed each sees another. ``precision`` "bfloat16" is
     faster on GPUs and on CPUs that know it. Requests may bring at most
@@ -121,6 +123,7 @@ class ServeConfig(LoadConfig):
     port: int = 8000
     token: str = ""
     no_token: bool = False
+    allow_host: tuple[str, ...] = ()
     max_viewers: int = 0
     broadcast: bool = False
     label: str | None = None
@@ -144,11 +147,24 @@ class ServeConfig(LoadConfig):
             not self.token or re.fullmatch(r"[\w~.-]{8,200}", self.token) is not None,
             "--token must have 8 to 200 letters, digits or any of _ - . ~",
         )
+        for name in self.allow_host:
+            check(
+                re.fullmatch(r"[\w.-]+", name) is not None or _is_address(name),
+                f"--allow-host takes host names without scheme and port, such as video.example.org, not {name!r}",
+            )
         own = self.host in ("127.0.0.1", "::1", "localhost")
         check(
             own or bool(self.token) or self.no_token,
             f"--host {self.host} lets others in: give --token TEXT, which they must know, or say --no-token",
         )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def make_server(studio: Studio, name: str, config: ServeConfig) -> uvicorn.Serve
     import uvicorn
 
     from flowreel.serve.app import app
-    from flowreel.serve.guard import LOOPBACK
+    from flowreel.serve.guard import LOOPBACK, own_names
     from flowreel.serve.protocol import BoundedWebSocket, QuietServer, TimedProtocol
     from flowreel.serve.uploads import Limits
 
@@ -94,7 +94,7 @@ def make_server(studio: Studio, name: str, config: ServeConfig) -> uvicorn.Serve
     application = app(
         studio,
         name=name,
-        hosts=(*LOOPBACK, config.host),
+        hosts=(*LOOPBACK, config.host, *own_names(), *config.allow_host),
         local=local,
         token=config.token,
         limits=limits,

@@ -93,12 +93,14 @@ def app(
         Route("/metrics", to(metrics)),
         Route("/openapi.json", to(described)),
     ]
-    return Starlette(
+    application = Starlette(
         routes=routes,
         middleware=[Middleware(Guard, hosts=hosts, local=local, token=token)],
         lifespan=lifespan,
         exception_handlers={404: missing, 405: missing},
     )
+    application.router.redirect_slashes = False  # Starlette's redirects name the host and repeat the query's token
+    return application
 
 
 def refused(refusal: Refused) -> Response:

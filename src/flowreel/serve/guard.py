@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hmac
+import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 from urllib.parse import parse_qs, urlsplit
 
@@ -29,15 +29,15 @@ HEADERS = {
 
 
 class Bucket:
-    """Tokens that come back at ``rate`` a second, at most ``burst``."""
+    """Tokens that come back at ``rate`` a second, at most ``burst``; ``now`` gives the time in seconds."""
 
-    def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.rate, self.burst, self._clock = rate, burst, clock
-        self._left, self._at = burst, clock()
+    def __init__(self, rate: float, burst: float, now: Callable[[], float] = time.monotonic) -> None:
+        self.rate, self.burst, self._now = rate, burst, now
+        self._left, self._at = burst, now()
 
     def take(self) -> bool:
         """Whether there was one."""
-        now = self._clock()
+        now = self._now()
         self._left, self._at = min(self.burst, self._left + (now - self._at) * self.rate), now
         if self._left < 1:
             return False
@@ -49,20 +49,31 @@ class Guard:
     """ASGI middleware that refuses before anything else sees a request.
 
     A page of another site can reach a server on loopback through its visitor's browser: so the Host must be one of
-    ours (a name that was made to point here is not), and an Origin must be that Host.
+    ours (a name that was made to point here is not), and an Origin must be that Host. This holds with a token as well.
 
     Args:
-        hosts: names that the server may be called by where there is no token.
-        local: whether others can't reach it, so that it has no other address either.
+        hosts: names and addresses that the server may be called by, in any case.
+        local: whether others can't reach it. If they can, it may be called by any IP address, as nobody can make an
+            address point elsewhere.
         token: what everyone must give, as ``?token=``, as ``Authorization: Bearer`` or as the cookie that the page
             gets; "" for none.
+        rate, burst: of requests from one address, see :class:`Bucket`.
+        now: gives the time in seconds.
     """
 
     def __init__(
-        self, app: ASGIApp, hosts: tuple[str, ...], local: bool, token: str, rate: float = 20.0, burst: float = 60.0
+        self,
+        app: ASGIApp,
+        hosts: tuple[str, ...],
+        local: bool,
+        token: str,
+        rate: float = 20.0,
+        burst: float = 60.0,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.app, self.hosts, self.local, self.token = app, hosts, local, token
-        self._rate, self._burst = rate, burst
+        self.app, self.local, self.token = app, local, token
+        self.hosts = frozenset(_plain(host) for host in hosts)
+        self._rate, self._burst, self._now = rate, burst, now
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,8 +89,8 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "")
-        if not self.token and not self._is_ours(_name(f"//{host}")):
-            return 421, "this server is not called so"
+        if not self._is_ours(_name(f"//{host}")):
+            return 421, "this server doesn't answer to this host name: start it with --allow-host NAME to allow it"
         origin = headers.get("origin")
         site = headers.get("sec-fetch-site", "none")
         opening = scope["path"] == "/" and headers.get("sec-fetch-mode") == "navigate"
@@ -102,20 +113,14 @@ class Guard:
     def _bucket(self, scope: Scope) -> Bucket:
         client = scope.get("client")
         name = client[0] if client else ""
-        bucket = self._buckets.pop(name, None) or Bucket(self._rate, self._burst)
+        bucket = self._buckets.pop(name, None) or Bucket(self._rate, self._burst, self._now)
         self._buckets[name] = bucket
         if len(self._buckets) > CLIENTS:
             self._buckets.popitem(last=False)
         return bucket
 
     def _has_token(self, scope: Scope, headers: Headers) -> bool:
-        given = [*_query_tokens(scope), headers.get("authorization", "").removeprefix("Bearer ")]
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            cookie = None
-        if cookie is not None:
-            given.append(cookie.value)
+        given = [*_query_tokens(scope), *_bearer_tokens(headers), *_cookie_tokens(headers)]
         expected = self.token.encode()
         matches = [hmac.compare_digest(one.encode(), expected) for one in given]
         return any(matches)
@@ -140,6 +145,18 @@ def _query_tokens(scope: Scope) -> list[str]:
         return []
 
 
+def _bearer_tokens(headers: Headers) -> list[str]:
+    """The token of an ``Authorization`` header whose scheme is Bearer, in any case."""
+    scheme, _, token = headers.get("authorization", "").strip().partition(" ")
+    return [token.strip()] if scheme.lower() == "bearer" else []
+
+
+def _cookie_tokens(headers: Headers) -> list[str]:
+    """The values of our cookie. Cookies of other applications on the same host may have any form."""
+    pairs = [pair.partition("=") for line in headers.getlist("cookie") for pair in line.split(";")]
+    return [value.strip() for name, _, value in pairs if name.strip() == COOKIE]
+
+
 def _same(origin: str, host: str) -> bool:
     try:
         return urlsplit(origin).netloc == host
@@ -149,9 +166,20 @@ def _same(origin: str, host: str) -> bool:
 
 def _name(address: str) -> str:
     try:
-        return urlsplit(address).hostname or ""
+        return _plain(urlsplit(address).hostname or "")
     except ValueError:
         return ""
+
+
+def _plain(host: str) -> str:
+    """A host's name as it is compared."""
+    return host.lower().strip("[]").rstrip(".")
+
+
+def own_names() -> tuple[str, ...]:
+    """What this machine is called, also in a local network without a name server."""
+    name = socket.gethostname()
+    return name, f"{name.partition('.')[0]}.local"
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, message: str) -> None:
