@@ -32,7 +32,7 @@ from flowreel.media.demux import (
     video_stream,
 )
 from flowreel.media.resize import Fit, Resizer
-from flowreel.media.rgb import Converter
+from flowreel.media.rgb import Converter, placing_of
 from flowreel.media.sound import Sound
 from flowreel.rates import exact_rate
 
@@ -221,7 +221,7 @@ def _survey(path: Path) -> tuple[_Survey, Timed, Generator[Timed]]:
     if first is None:
         raise InputError(f"{path} has a video track but no picture in it can be decoded: the file is empty or damaged")
     frame, time, until, _ = first
-    sides = (frame.height, frame.width) if round(frame.rotation / 90) % 2 == 0 else (frame.width, frame.height)
+    sides = (frame.height, frame.width) if not placing_of(frame).turned else (frame.width, frame.height)
     info = MediaInfo(float(until - time), fps, *sides, bool(sounds), sample_rate)
     return _Survey(info, time, pixel_aspect), first, rest
 

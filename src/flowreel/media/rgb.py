@@ -10,6 +10,7 @@ hard edges FFmpeg's cubic (a = -0.6, Pillow's is -0.5) overshoots a little more.
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -20,8 +21,34 @@ from flowreel.media.resize import Resizer
 
 GAP = 2.0
 _UNSPECIFIED_MATRIX = 2  # AVCOL_SPC_UNSPECIFIED
-_HD_ROWS = 720
+_LIMITED = 1  # AVCOL_RANGE_MPEG
+_SD_ROWS, _HD_COLUMNS = 576, 1280  # what players take as high definition where nothing is said: more rows, or columns
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+
+
+class Placing(NamedTuple):
+    """How a coded picture becomes the one that is shown: rows and columns change places if it is ``turned``, then rows
+    are reversed if it is ``upside_down``, and columns if it is ``mirrored``."""
+
+    turned: bool = False
+    upside_down: bool = False
+    mirrored: bool = False
+
+    def applied(self, picture: np.ndarray) -> np.ndarray:
+        """The picture (H, W, 3) as it is shown."""
+        picture = picture.swapaxes(0, 1) if self.turned else picture
+        steps = (-1 if self.upside_down else 1, -1 if self.mirrored else 1)
+        return np.ascontiguousarray(picture[:: steps[0], :: steps[1]])
+
+
+def placing_of(frame: av.VideoFrame) -> Placing:
+    """What the display matrix of a frame says (ISO 14496-12, tkhd), to the nearest quarter turn."""
+    found: Any = frame.side_data.get("DISPLAYMATRIX")
+    if found is None:
+        return Placing()
+    a, b, _, c, d = np.frombuffer(memoryview(found), np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
+    turned = abs(b) > abs(a)
+    return Placing(turned, (b if turned else d) < 0, (c if turned else a) < 0)
 
 
 class Converter:
@@ -35,12 +62,11 @@ class Converter:
         self._scaler = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        turns = round(frame.rotation / 90) % 4
+        placing = placing_of(frame)
         h, w = frame.height, frame.width
-        upright, aspect = ((w, h), 1 / self._aspect) if turns % 2 else ((h, w), self._aspect)
+        upright, aspect = ((w, h), 1 / self._aspect) if placing.turned else ((h, w), self._aspect)
         sides = upright if self._resizer is None else self._reduced(upright, aspect)
-        picture = self._rgb(frame, *(sides[::-1] if turns % 2 else sides))
-        picture = np.ascontiguousarray(np.rot90(picture, turns) if turns else picture)
+        picture = placing.applied(self._rgb(frame, *(sides[::-1] if placing.turned else sides)))
         return picture if self._resizer is None else self._resizer(picture, aspect, upright)
 
     def _reduced(self, upright: tuple[int, int], aspect: float) -> tuple[int, int]:
@@ -65,7 +91,8 @@ class Converter:
         matrix = None
         if frame.colorspace == _UNSPECIFIED_MATRIX and not frame.format.is_rgb:
             # FFmpeg takes an untagged matrix as BT.601; players take BT.709 for high definition, BT.2020 for HDR.
-            matrix = Colorspace.BT2020 if curve else Colorspace.ITU709 if frame.height >= _HD_ROWS else None
+            high = frame.height > _SD_ROWS or frame.width >= _HD_COLUMNS
+            matrix = Colorspace.BT2020 if curve else Colorspace.ITU709 if high else None
         flags = Interpolation.BICUBIC
         if (height, width) != (frame.height, frame.width):
             flags = _EXACT | (Interpolation.AREA if self._shrinks_on(height, width) else Interpolation.BICUBIC)
@@ -80,6 +107,19 @@ class Converter:
             threads=1,
         )
         picture = converted.to_ndarray()
+        if frame.color_range == _LIMITED and _is_grey(frame.format):
+            picture = _stretched(picture, frame.format.components[0].bits)  # FFmpeg takes grey as full range
         if curve:
             return hdr.to_sdr(picture, curve, frame.color_primaries)
         return np.round(picture / 257).astype(np.uint8) if deep else picture
+
+
+def _is_grey(pixels: av.VideoFormat) -> bool:
+    return pixels.name.startswith(("gray", "ya8", "ya16"))
+
+
+def _stretched(picture: np.ndarray, bits: int) -> np.ndarray:
+    """Black at 16 and white at 235, of 8 of the ``bits``, brought to the ends of the range of ``picture``."""
+    top, whole = float(np.iinfo(picture.dtype).max), (1 << bits) - 1
+    black, white = ((level << (bits - 8)) / whole * top for level in (16, 235))
+    return np.clip((picture - black) * (top / (white - black)) + 0.5, 0, top).astype(picture.dtype)
