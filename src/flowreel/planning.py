@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from flowreel.checkpoint import FOLDER as TRAINING
+from flowreel.checkpoint import write_json
 from flowreel.codec import Codec
 from flowreel.codec.codec import VOCODER
 from flowreel.config import PrepareConfig, read_json, to_dict
 from flowreel.encoding import codec_folder
 from flowreel.errors import InputError
+from flowreel.media.downmix import DOWNMIX
+from flowreel.media.sound import is_surround
 from flowreel.parts import Parts
 from flowreel.report import Report
 from flowreel.shards import INDEX, Record, open_shard, read_index, read_shards
@@ -86,6 +89,7 @@ def make_plan(clips: Path, out: Path, settings: dict[str, Any], report: Report) 
     still = _still(sources)
     if begun:
         _check_clips(out, sources, records, still)
+        _check_downmix(out, settings, sources, [*waiting, *records])
         _tell_unhashed((*waiting, *records), report)
     made = {record["entry"]["path"]: record for record in (*waiting, *records) if still(record)}
     known = [_known(source, made[source.name], settings["fps"]) for source in sources if source.name in made]
@@ -98,7 +102,8 @@ def make_plan(clips: Path, out: Path, settings: dict[str, Any], report: Report) 
 def check_settings(out: Path, now: dict[str, Any]) -> None:
     """Refuse a folder with latents that were made under other settings."""
     did = "was prepared" if (out / INDEX).exists() else "was being prepared"
-    check_unchanged(out / SETTINGS, now, did, lambda noted: {"flip": False} | noted)
+    before = {"flip": False} | {name: value for name, value in now.items() if name == "downmix"}  # see _check_downmix
+    check_unchanged(out / SETTINGS, now, did, lambda noted: before | noted)
 
 
 def _still(sources: Sequence[Source]) -> Callable[[Record], bool]:
@@ -133,6 +138,22 @@ def _tell_unhashed(records: Iterable[Record], report: Report) -> None:
         report(f"{count} clips were prepared by an older version: whether they have changed is told by size alone")
 
 
+def _check_downmix(out: Path, settings: dict[str, Any], sources: Sequence[Source], records: Sequence[Record]) -> None:
+    """Refuse a folder with latents of surround sound from before its standard downmix; note that there are none."""
+    noted = read_json(out / SETTINGS)
+    if "downmix" not in settings or "downmix" in noted:
+        return
+    heard = {record["entry"]["path"] for record in records if record["sound"]} if noted.get("sound", True) else set()
+    for source in sources:
+        if source.name in heard and is_surround(source.path):
+            raise InputError(
+                f"{out} has latents of surround sound, {source.name} for one, made from the mean of all channels; now "
+                f"it becomes the standard downmix ({settings['downmix']}). Choose another folder, or delete it to "
+                "prepare it again."
+            )
+    write_json(out / SETTINGS, {**noted, "downmix": settings["downmix"]})
+
+
 def _check_clips(
     out: Path, sources: Sequence[Source], records: Sequence[Record], still: Callable[[Record], bool]
 ) -> None:
@@ -160,6 +181,8 @@ def settings_of(config: PrepareConfig) -> dict[str, Any]:
     kept joins them when it is known."""
     values = {name: value for name, value in to_dict(config).items() if name not in _FREE}
     values["size"] = list(config.height_width)
+    if config.channel == "mean":
+        values["downmix"] = DOWNMIX  # of surround sound
     folder = codec_folder(config.codec)
     if folder is not None:
         values["codec"] = f"a folder with weights {_digest(_weights(folder))[:16]}"
@@ -171,6 +194,8 @@ def stamp_of(settings: dict[str, Any], codec: Codec) -> str:
     config = to_dict(codec.config)
     if config["audio"]:
         config["audio"]["vocoder"] = ""
+    # what older versions did not know is left out where it changes nothing
+    settings = {k: v for k, v in settings.items() if k != "downmix" and not (k == "flip" and not v)}
     return _digest([json.dumps([settings, config]).encode(), *_weights(codec.folder)])
 
 

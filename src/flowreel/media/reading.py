@@ -87,10 +87,11 @@ def iterate(
     padded with it, so that the sound lasts as long as the frames (joined, ``samples_for(T, fps, sample_rate)``
     samples). The last frame is the nearest one to the end of the file, at most ``seconds`` after ``start``.
 
-    ``fps`` None is the file's own average rate, taken as whole within 0.01. ``size`` is (height, width) or one side of
-    a square, None the file's own; ``fit`` and ``crop`` (y, x) as in :func:`resize_frames`. ``channel`` "mean" averages
-    the channels of the sound, "first" takes one (R-FLAV, arXiv 2503.08307). ``audio`` False leaves the sound out; a
-    file without sound gives ``Clip.audio`` None. Cover pictures are ignored, rotation and pixel shapes are applied.
+    ``fps`` None is the file's own average rate, taken as whole within 0.01. ``size`` is (height, width) or one side
+    of a square, None the file's own; ``fit`` and ``crop`` (y, x) as in :func:`resize_frames`. ``channel`` "mean"
+    averages the channels of the sound (surround is mixed down first, see ``downmix``), "first" takes one (R-FLAV,
+    arXiv 2503.08307). ``audio`` False leaves the sound out; a file without sound gives ``Clip.audio`` None. Cover
+    pictures are ignored, rotation and pixel shapes are applied.
 
     A file that can't be read, or only in part, and settings that make no sense are an :class:`InputError`.
     """

@@ -17,7 +17,8 @@ import numpy as np
 from flowreel.errors import InputError
 from flowreel.media import webp
 from flowreel.media.clip import Channel, check_sample_rate
-from flowreel.media.demux import audio_stream, check_file, decoded, explained
+from flowreel.media.demux import audio_stream, check_file, decoded, explained, started
+from flowreel.media.downmix import downmix
 
 SLACK = Fraction(5, 1000)  # seconds that timestamps may be off before samples are cut or silence is put in
 _PLANES = 8  # AV_NUM_DATA_POINTERS
@@ -57,6 +58,13 @@ def read_sound(path: str | Path, sample_rate: int = 16000, channel: Channel = "m
         raise InputError(f"{path} has a sound track, but nothing in it can be decoded: it is empty or damaged")
     blocks = list(_resampled(path, first[0], first[0], sample_rate, channel))
     return np.clip(np.concatenate(blocks), -1, 1)
+
+
+def is_surround(path: Path) -> bool:
+    """Whether the file's sound has more than two channels."""
+    container, stream = started(path, audio_stream)
+    with container:
+        return int(stream.codec_context.layout.nb_channels) > 2
 
 
 def place(block: np.ndarray, position: int, written: int, slack: int) -> tuple[int, np.ndarray]:
@@ -132,10 +140,12 @@ def _mono(frame: av.AudioFrame, channel: Channel) -> np.ndarray:
     if samples.dtype == np.float32 and len(samples) == 1:
         return samples[0]
     if samples.dtype == np.uint8:
-        return ((samples.astype(np.float32) - 128) / 128).mean(axis=0, dtype=np.float32)
-    if np.issubdtype(samples.dtype, np.integer):
-        return (samples / -float(np.iinfo(samples.dtype).min)).mean(axis=0).astype(np.float32)
-    return samples.mean(axis=0).astype(np.float32)
+        samples = (samples.astype(np.float32) - 128) / 128
+    elif np.issubdtype(samples.dtype, np.integer):
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    weights = downmix([place.name for place in frame.layout.channels]) if len(samples) > 2 else None
+    mixed = samples.mean(axis=0) if weights is None else weights @ samples
+    return mixed.astype(np.float32)
 
 
 def _packed(frame: av.AudioFrame) -> av.AudioFrame:
