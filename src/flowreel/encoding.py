@@ -83,22 +83,13 @@ def choose_codec(
 def with_sound_settings(config: PrepareConfig) -> PrepareConfig:
     """The settings with ``peak``, ``channel`` and log-mel where they were not given: those of the codec, if its folder
     says them, so that a model can be trained further; else 0, the mean, and the log-mel that fits ``fps``."""
-    known = _known_sound(config.codec)
+    known = named_codec(config.codec)[0].audio if codec_folder(config.codec) is not None else None
     mel = config.mel
     if mel == MelConfig():
         mel = known.mel if known is not None and has_whole_steps(config.fps, known.mel) else mel_for(config.fps)
     known = known or AudioCodecConfig()
     peak = known.peak if config.peak is None else config.peak
     return replace(config, peak=peak, channel=config.channel or known.channel, mel=mel)
-
-
-def _known_sound(codec: str) -> AudioCodecConfig | None:
-    """How the codec in a folder of ours was used with sound."""
-    folder = codec_folder(codec)
-    path = folder / "config.json" if folder is not None else None
-    if folder is None or path is None or not path.is_file() or set(read_json(path)) != {"codec", "timing"}:
-        return None
-    return Codec.load(folder).config.audio
 
 
 def named_codec(name: str) -> tuple[CodecConfig, Path | None]:
@@ -240,7 +231,7 @@ class Encoder:
         """
         draw = np.random.default_rng((self.config.seed, crop, *source.name.encode()))
         place = (draw.random(), draw.random()) if self.config.fit == "random" else (0.5, 0.5)
-        generators = [seeded(int(draw.integers(2**63))) for _ in range(2)]
+        generators = seeded([int(seed) for seed in draw.integers(2**63, size=2)])
         views: list[list[Tensor]] = [[], []] if self.config.flip else [[]]  # as filmed, and mirrored left-right
         sound: list[np.ndarray] = []
         moments: dict[str, Moments] = {}

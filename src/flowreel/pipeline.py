@@ -285,7 +285,7 @@ class Pipeline:
             return self.classes[class_index(label, self.config)]
         if not self.classes:
             return None
-        generator = seeded(sample_seed(seed, _LABELS))
+        (generator,) = seeded([sample_seed(seed, _LABELS)])
         return self.classes[int(torch.randint(len(self.classes), (1,), generator=generator))]
 
 

@@ -161,7 +161,7 @@ class FlowTask:
         data = {stream: batch[stream] for stream in self.shapes}
         device, frames = data["video"].device, data["video"].shape[1]
         noise = SampleNoise([purpose_seed(seed, NOISE, n) for n in positions], self.shapes, device)(frames)
-        generators = [seeded(purpose_seed(seed, ROLE, n)) for n in positions]
+        generators = seeded([purpose_seed(seed, ROLE, n) for n in positions])
         draw = partial(
             objective.draw_times,
             frames=frames,

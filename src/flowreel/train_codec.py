@@ -125,7 +125,7 @@ class CodecTask:
         for positions in GlobalOrder(config.batch, start, config.steps, rank, world, config.optim.accumulate):
             places = [divmod(n, len(self.frames)) for n in positions]
             numbers = torch.tensor([int(self._order(epoch)[place]) for epoch, place in places])
-            generators = [seeded(purpose_seed(config.seed, NOISE, n)) for n in positions]
+            generators = seeded([purpose_seed(config.seed, NOISE, n) for n in positions])
             noise = [torch.randn(config.channels, side, side, generator=generator) for generator in generators]
             yield {"frames": self.frames[numbers], "noise": torch.stack(noise), "clip": self.clips[numbers]}
 

@@ -102,7 +102,7 @@ class VocoderTask:
     def batches(self, start: int, rank: int, world: int) -> Iterator[Batch]:
         config = self.config
         for positions in GlobalOrder(config.batch, start, config.steps, rank, world, config.optim.accumulate):
-            generators = [seeded(purpose_seed(config.seed, NOISE, n)) for n in positions]
+            generators = seeded([purpose_seed(config.seed, NOISE, n) for n in positions])
             places = [self._place(generator) for generator in generators]
             parts = [self._part(*place) for place in places]
             drawn = [self.kind.sample(*part, generator) for part, generator in zip(parts, generators, strict=True)]

@@ -26,16 +26,22 @@ def sample_seed(seed: Integral | int, n: Integral | int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def seeded(seed: Integral | int) -> torch.Generator:
-    """A generator on the CPU whose numbers depend on all 64 bits of ``seed``.
+def seeded(seeds: Sequence[Integral | int]) -> list[torch.Generator]:
+    """A generator on the CPU for each seed, whose numbers depend on all its 64 bits.
 
-    ``torch.Generator.manual_seed`` uses the lower 32 of them there. This one fills the whole state of the Mersenne
-    Twister from the seed.
+    ``torch.Generator.manual_seed`` uses the lower 32 of them there. This fills the whole state of the Mersenne Twister
+    from the seed.
     """
+    counter = (torch.arange(_TWISTER_WORDS // 4), 0, 0, len(_STREAMS))
+    words = torch.stack(philox(counter, _keys(seeds).unsqueeze(-1).unbind(1)), dim=1)
+    return [_twister(state) for state in words.flatten(1)]
+
+
+def _twister(words: Tensor) -> torch.Generator:
+    """A generator whose state is ``words`` (624,)."""
     generator = torch.Generator().manual_seed(0)
     state = generator.get_state()
-    words = torch.stack(philox((torch.arange(_TWISTER_WORDS // 4), 0, 0, len(_STREAMS)), _key(seed)))
-    state.view(torch.int64)[3 : 3 + _TWISTER_WORDS] = words.flatten()  # after the seed, two counters and the position
+    state.view(torch.int64)[3 : 3 + _TWISTER_WORDS] = words  # after the seed, two counters and the position
     generator.set_state(state)
     return generator
 
@@ -79,7 +85,7 @@ class SampleNoise:
     ) -> None:
         self.shapes = dict(shapes)
         self.device = torch.device(device)
-        self._keys = [_key(seed) for seed in seeds]
+        self._keys = _keys(seeds)
         self._frame = 0
 
     def __call__(self, frames: int) -> Latents:
@@ -95,16 +101,17 @@ class SampleNoise:
     def _normal(self, stream: int, first: int, frames: int, count: int) -> Tensor:
         """``count`` normal numbers for each sample and frame: (B, frames, count)."""
         device = torch.device("cpu") if self.device.type == "mps" else self.device  # which has no float64
-        key = torch.tensor(self._keys, dtype=torch.int64, device=device).reshape(-1, 2, 1, 1).unbind(1)
+        key = self._keys.to(device)[..., None, None].unbind(1)
         frame = torch.arange(first, first + frames, device=device)[:, None]
         blocks = torch.arange(-(-count // 4), device=device)
         a, b, c, d = philox((blocks, frame & _WORD, frame >> 32, stream), key)
         return torch.stack([*_box_muller(a, b), *_box_muller(c, d)], dim=-1).flatten(-2)[..., :count]
 
 
-def _key(seed: Integral | int) -> tuple[int, int]:
-    """The two words of a 64-bit seed."""
-    return int(seed) & _WORD, (int(seed) & _MASK) >> 32
+def _keys(seeds: Sequence[Integral | int]) -> Tensor:
+    """The two words of each 64-bit seed: (B, 2) int64."""
+    words = [(int(seed) & _WORD, (int(seed) & _MASK) >> 32) for seed in seeds]
+    return torch.tensor(words, dtype=torch.int64).reshape(-1, 2)
 
 
 def _box_muller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
