@@ -171,6 +171,14 @@ def test_a_failing_disk_is_told_with_the_file(
     assert caught.value.strerror == "can't be written: I/O error: No space left on device (os error 28)"
 
 
+def stopped_before_packing(clips: Path, out: Path, config: PrepareConfig, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """A run of prepare that ends once all parts are there, before they are in shards."""
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.Packer, "finish", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(clips, out, config)
+
+
 def test_a_damaged_part_is_made_anew(
     clips: Path,  # noqa: F811
     tmp_path: Path,
@@ -179,10 +187,7 @@ def test_a_damaged_part_is_made_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        patch.setattr(parts.Packer, "finish", lambda _: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            run(clips, out, config)
+    stopped_before_packing(clips, out, config, monkeypatch)
     first, second, *_ = sorted((out / ".parts" / "train").iterdir())
     first.write_bytes(first.read_bytes()[:100])
     second.with_name("1.safetensors.part").touch()
@@ -365,10 +370,7 @@ def test_a_finished_part_of_a_clip_that_was_replaced_is_made_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        patch.setattr(parts.Packer, "finish", lambda _: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            run(clips, out, config)
+    stopped_before_packing(clips, out, config, monkeypatch)
     replaced(clips / "train" / "a" / "1.mkv", -1)
     os.utime(clips / "train" / "a" / "2.mkv", ns=(10**18, 10**18))  # touched, that is all
     encoded.clear()

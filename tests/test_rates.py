@@ -6,7 +6,6 @@ import json
 from decimal import Decimal
 from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
 
@@ -15,6 +14,8 @@ from flowreel.errors import InputError
 from flowreel.media import Clip
 from flowreel.media.clip import samples_for
 from flowreel.rates import exact_rate
+
+from .filming import even_times, make
 
 
 @pytest.mark.parametrize(
@@ -61,13 +62,8 @@ def test_sound_of_a_typed_rate_does_not_drift() -> None:
 @pytest.mark.parametrize(("typed", "rate"), [(59.94, Fraction(60000, 1001)), (23.98, Fraction(24000, 1001))])
 def test_a_typed_rate_reads_every_picture_in_its_place(tmp_path, typed: float, rate: Fraction) -> None:
     count = 1500  # more than the thousand after which a rate that is off by a millionth loses a picture
-    with av.open(str(tmp_path / "a.mp4"), "w") as file:
-        stream = file.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "qp": "10"})
-        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
-        for n in range(count):
-            picture = np.full((32, 32, 3), 255 * (n % 2), np.uint8)
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
-        file.mux(stream.encode())
+    pictures = (np.full((32, 32, 3), 255 * (n % 2), np.uint8) for n in range(count))
+    make(tmp_path / "a.mp4", pictures, even_times(count, rate))
     clip = Clip.read(tmp_path / "a.mp4", fps=typed)
     assert len(clip.frames) == count
     assert np.array_equal(clip.frames[:, 8, 8, 0] > 127, np.arange(count) % 2 == 1)

@@ -41,8 +41,13 @@ from flowreel.report import Report, say
 from flowreel.spelling import closest
 
 
+def _leads() -> bool:
+    """Whether this is the one that speaks of the processes that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _print(line: str) -> None:
-    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+    if _leads():
         _print_from_all(line)
 
 
@@ -229,7 +234,7 @@ def _run(arguments: list[str]) -> int:
         raise InputError(f"there is no command {name!r}{closest(name, COMMANDS)}; there are {', '.join(COMMANDS)}")
     command = COMMANDS[name]
     positionals, config = parse(name, command, rest)
-    if os.environ.get("RANK", "0") == "0":
+    if _leads():
         say(command.doing.format(*positionals))  # importing torch takes seconds
     command.function(*positionals, config)
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from flowreel.config import MelConfig, Timing
+from flowreel.config import MelConfig, Timing, pipeline
 from flowreel.errors import InputError
 from flowreel.rates import NTSC, exact_rate
 
@@ -46,4 +46,4 @@ def timing_with_sound(fps: float, mel: MelConfig) -> Timing:
 
 def has_whole_steps(fps: float, mel: MelConfig) -> bool:
     """Whether each frame of clips with sound has a whole number of mel steps."""
-    return (Fraction(mel.sample_rate, mel.hop) / exact_rate(frame_rate_with_sound(fps))).denominator == 1
+    return pipeline.has_whole_steps(frame_rate_with_sound(fps), mel.sample_rate, mel.hop)

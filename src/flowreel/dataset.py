@@ -61,7 +61,7 @@ class WindowDataset(Dataset):
         self.codec_config = scales or from_dict(CodecConfig, self.index["codec"], "codec")
         self._set_clock()
         self._codec = Codec(self.codec_config, self.timing)
-        self._stored = {stream: stream for stream in self.shape.streams}
+        self._mirrored = bool(self.index.get(MIRRORED))
         self._flips = self._can_flip(report)
         self._span = (config.window - 1) * config.stride + 1
         self._numbers = self._usable(report)
@@ -83,7 +83,7 @@ class WindowDataset(Dataset):
 
     def _can_flip(self, report: Callable[[str], None] | None) -> bool:
         """Whether there are latents of mirrored pictures, or those that are there can be mirrored."""
-        can = bool(self.index.get(MIRRORED)) or self.codec_config.video.source in MIRRORING
+        can = self._mirrored or self.codec_config.video.source in MIRRORING
         if self.config.flip and not can and report:
             report(
                 f"WARNING: data.flip {self.config.flip:g} is left out: {self.folder} holds no mirrored clips, and "
@@ -138,9 +138,8 @@ class WindowDataset(Dataset):
         """Model latents of a window of one clip, drawn by chance."""
         start = int(rng.integers(entry["frames"] - self._span + 1))
         flip = rng.random() < self.config.flip and self._flips
-        stored = {**self._stored, "video": MIRRORED} if flip and self.index.get(MIRRORED) else self._stored
-        latents = self._codec.to_model(self._read(entry, start, stored))
-        if flip and not self.index.get(MIRRORED):
+        latents = self._codec.to_model(self._read(entry, start, flip and self._mirrored))
+        if flip and not self._mirrored:
             latents["video"] = latents["video"].flip(-1)
         return latents
 
@@ -158,15 +157,16 @@ class WindowDataset(Dataset):
             self._order = (epoch, rng.permutation(len(self.entries)))
         return self._order[1]
 
-    def _read(self, entry: dict[str, Any], start: int, stored: dict[str, str]) -> dict[str, torch.Tensor]:
-        """A window of the stored latents; ``stored`` has their names in the shard by stream."""
+    def _read(self, entry: dict[str, Any], start: int, mirrored: bool) -> dict[str, torch.Tensor]:
+        """A window of the stored latents, of the ``mirrored`` pictures or of those that were filmed."""
         shard = self._shards.get(entry["shard"])
         if shard is None:
             shard = self._shards[entry["shard"]] = open_shard(self.folder / entry["shard"])
         window = slice(start, start + self._span)
+        names = {stream: MIRRORED if mirrored and stream == "video" else stream for stream in self.shape.streams}
         return {
             stream: shard.get_slice(f"{entry['key']}.{name}")[window][:: self.config.stride].float()
-            for stream, name in stored.items()
+            for stream, name in names.items()
         }
 
     def __getstate__(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,26 +56,15 @@ def generate(pipe: str | Path | Pipeline, config: GenerateConfig, report: Report
     pipeline = pipe if isinstance(pipe, Pipeline) else _load(pipe, config, share)
     outputs = all_outputs(jobs, pipeline, config)
     folder = Folder(Path(config.out), outputs, pipeline, config) if single is None else None
-    with held(folder.path, report, folder.purpose) if folder is not None else nullcontext():
-        return _missing(outputs, folder, pipeline, config, share, report)
-
-
-def _missing(
-    outputs: list[Output],
-    folder: Folder | None,
-    pipeline: Pipeline,
-    config: GenerateConfig,
-    share: Share,
-    report: Report,
-) -> list[Path]:
-    """Make what is missing of this process's share, and return the files of that share."""
-    if folder is not None:
-        folder.check()  # again, as another process may have been there until now
     mine = outputs[share.rank :: share.world]
-    missing = [output for output in mine if folder is None or not output.is_there]
-    if folder is not None:
-        clear_leftovers(folder.path, missing)
-    with Progress(config.out, share.lead) as progress:
+    with ExitStack() as stack:
+        missing = mine
+        if folder is not None:
+            stack.enter_context(held(folder.path, report, folder.purpose))
+            folder.check()  # again, as another process may have been there until now
+            missing = [output for output in mine if not output.is_there]
+            clear_leftovers(folder.path, missing)
+        progress = stack.enter_context(Progress(config.out, share.lead))
         made = _make(missing, folder, pipeline, config, share, report, progress)
     if folder is not None and (made < len(mine) or share.world > 1):
         _summary(outputs, made, config, share, report)

@@ -33,7 +33,5 @@ def _openmp() -> Any:
     except OSError:
         return None
     paths = {line.split(maxsplit=5)[5] for line in mapped.splitlines() if "libgomp" in line.rpartition("/")[2]}
-    libraries = [ctypes.CDLL(path) for path in sorted(paths) if "torch" in path] or [
-        ctypes.CDLL(path) for path in sorted(paths)
-    ]
-    return libraries[0] if libraries else None
+    own_first = sorted(paths, key=lambda path: ("torch" not in path, path))
+    return ctypes.CDLL(own_first[0]) if own_first else None

@@ -18,6 +18,12 @@ FORMAT_VERSION = 1
 # --- time ---------------------------------------------------------------------------------------------------------
 
 
+def has_whole_steps(fps: float, sample_rate: int, hop: int) -> bool:
+    """Whether a frame lasts a whole number of mel steps of ``hop`` samples, and at least one."""
+    steps = sample_rate / (hop * fps)
+    return sample_rate % hop == 0 and steps >= 1 and abs(steps - round(steps)) < 1e-9
+
+
 @dataclass(frozen=True)
 class Timing:
     """The clocks of one pipeline. Every length in frames, samples or mel steps is derived here and nowhere else.
@@ -39,17 +45,13 @@ class Timing:
         check(
             self.sample_rate > 0 and self.hop > 0, f"sample_rate {self.sample_rate} and hop {self.hop} must be positive"
         )
-        if not self._fits(self.fps):
-            whole = [rate for rate in range(1, 121) if self._fits(rate)]
+        if not has_whole_steps(self.fps, self.sample_rate, self.hop):
+            whole = [rate for rate in range(1, 121) if has_whole_steps(rate, self.sample_rate, self.hop)]
             raise InputError(
                 f"fps {self.fps:g} does not divide the {self.sample_rate / self.hop:g} mel steps a second of "
                 f"{self.sample_rate} Hz with hop {self.hop}: choose one of {', '.join(map(str, whole))}, "
                 "or prepare video only"
             )
-
-    def _fits(self, fps: float) -> bool:
-        steps = self.sample_rate / (self.hop * fps)
-        return self.sample_rate % self.hop == 0 and steps >= 1 and abs(steps - round(steps)) < 1e-9
 
     @property
     def has_audio(self) -> bool:

@@ -2,8 +2,7 @@
 
 ``clip`` is what a clip is, ``reading`` and ``writing`` are PyAV (FFmpeg), ``rgb`` and ``hdr`` bring a picture to 8-bit
 RGB, ``resize`` fits pictures into a size and ``pictures`` draws a clip on one page. Nothing here knows of latents or of
-torch. Files need PyAV and Pillow,
-which are imported when a name that needs them is first used.
+torch. Files need PyAV and Pillow, which are imported when a name that needs them is first used.
 """
 
 from __future__ import annotations

@@ -67,8 +67,7 @@ def check_file(path: Path) -> None:
 
 def video_stream(container: InputContainer, path: Path) -> av.VideoStream:
     """The default video stream, else the first; cover pictures are none."""
-    cover = Disposition.attached_pic | Disposition.timed_thumbnails
-    shown = [s for s in container.streams.video if not s.disposition & cover]
+    shown = shown_streams(container)
     moving = [s for s in shown if not _is_still(container, s)]
     if shown and not moving:
         raise InputError(f"{path} is a still picture, whatever its name ends in: give a file with moving pictures")
@@ -84,6 +83,12 @@ def video_stream(container: InputContainer, path: Path) -> av.VideoStream:
     if not kinds:
         raise InputError(f"{path} has no streams, so no picture: it is empty or damaged")
     raise InputError(f"{path} has no video stream, only {', '.join(kinds)}: give a file with moving pictures")
+
+
+def shown_streams(container: InputContainer) -> list[av.VideoStream]:
+    """The video streams that are no cover pictures."""
+    cover = Disposition.attached_pic | Disposition.timed_thumbnails
+    return [stream for stream in container.streams.video if not stream.disposition & cover]
 
 
 def audio_stream(container: InputContainer, path: Path) -> av.AudioStream:
@@ -206,14 +211,17 @@ def _lateness(path: Path, stream: Any) -> int:
     return 0
 
 
+def stated_end(stream: Any) -> Fraction | None:
+    """When the file says that a stream ends, on the file's clock (seconds); None where it does not say."""
+    return Fraction(((stream.start_time or 0) + stream.duration) * stream.time_base) if stream.duration else None
+
+
 def last_end(path: Path, pick: Pick) -> Fraction | None:
-    """When the stream that ``pick`` picks ends on the file's clock (seconds), without decoding it: as the file states
-    it, else where its last packets do. None where nothing tells."""
+    """When the last packets of the stream that ``pick`` picks end, on the file's clock (seconds), without decoding
+    them. None where nothing tells."""
     for seek in (True, False):  # where a seek leads nowhere, all packets are looked at
         container, stream = started(path, pick)
         with container, contextlib.suppress(av.FFmpegError):
-            if stream.duration:
-                return Fraction(((stream.start_time or 0) + stream.duration) * stream.time_base)
             for other in container.streams:
                 if other.index != stream.index:
                     other.discard = Discard.all
@@ -231,12 +239,10 @@ def last_end(path: Path, pick: Pick) -> Fraction | None:
 
 def _covered(container: InputContainer, stream: Any) -> Fraction | None:
     """The end of the file on its own clock, as the file states it; None where it does not."""
-    ends = []
-    if stream.duration:
-        ends.append(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    ends = [stated_end(stream)]
     if container.duration:
         ends.append(Fraction((container.start_time or 0) + container.duration, av.time_base))
-    return max(ends, default=None)
+    return max((end for end in ends if end is not None), default=None)
 
 
 def _check_leap(

@@ -28,6 +28,7 @@ from flowreel.media.demux import (
     explained,
     last_end,
     started,
+    stated_end,
     timed,
     video_stream,
 )
@@ -60,7 +61,7 @@ def probe(path: str | Path) -> MediaInfo:
     rest.close()
     if survey.durations:
         return replace(survey.info, seconds=float(sum(survey.durations)))
-    last = last_end(Path(path), video_stream)
+    last = last_end(Path(path), video_stream) if survey.end is None else survey.end
     seconds = survey.info.seconds if last is None else float(last - survey.zero)
     return replace(survey.info, seconds=max(survey.info.seconds, seconds))
 
@@ -197,11 +198,12 @@ def _runs(
 @dataclass(frozen=True)
 class _Survey:
     """What the file holds, the time of its first picture on its own clock, and the width of a pixel over its height.
-    ``durations`` of its pictures, in seconds, if it is a WebP."""
+    ``end`` of the pictures as the file states it, or None; ``durations`` of each, in seconds, if it is a WebP."""
 
     info: MediaInfo
     zero: Fraction
     pixel_aspect: float
+    end: Fraction | None = None
     durations: tuple[Fraction, ...] = ()
 
 
@@ -213,7 +215,7 @@ def _survey(path: Path) -> tuple[_Survey, Timed, Generator[Timed]]:
     container, stream = started(path, video_stream)
     sounds = [s for s in container.streams.audio if s.codec_context is not None]
     sound = default_stream(sounds)
-    fps = _own_rate(stream)
+    fps, end = _own_rate(stream), stated_end(stream)
     _check_pace(path, stream, sounds)
     sample_rate = 0 if sound is None else sound.rate
     pixel_aspect = float(stream.sample_aspect_ratio or 1)
@@ -224,7 +226,7 @@ def _survey(path: Path) -> tuple[_Survey, Timed, Generator[Timed]]:
     frame, time, until, _ = first
     sides = (frame.height, frame.width) if not placing_of(frame).turned else (frame.width, frame.height)
     info = MediaInfo(float(until - time), fps, *sides, bool(sounds), sample_rate)
-    return _Survey(info, time, pixel_aspect), first, rest
+    return _Survey(info, time, pixel_aspect, end), first, rest
 
 
 def _webp_survey(path: Path, times: list[Fraction]) -> tuple[_Survey, Timed, Generator[Timed]]:
@@ -232,7 +234,7 @@ def _webp_survey(path: Path, times: list[Fraction]) -> tuple[_Survey, Timed, Gen
     first = next(rest)
     rate = _whole(len(times) / sum(times, Fraction(0)))
     info = MediaInfo(float(times[0]), rate, first[0].height, first[0].width, False, 0)
-    return _Survey(info, Fraction(0), 1.0, tuple(times)), first, rest
+    return _Survey(info, Fraction(0), 1.0, durations=tuple(times)), first, rest
 
 
 def _since(path: Path, survey: _Survey, begin: Fraction) -> Iterator[Timed]:

@@ -91,16 +91,15 @@ def _is_animated(path: Path) -> bool:
 def _holds_pictures(path: Path, head: bytes) -> bool:
     import av
     from av.format import Flags
-    from av.stream import Disposition
 
-    from flowreel.media.demux import opened
+    from flowreel.media.demux import opened, shown_streams
 
     try:
         with opened(path) as container:
-            kind, cover = container.format, Disposition.attached_pic | Disposition.timed_thumbnails
+            kind = container.format
             # A codec's stream without a container is known by its name alone: any bytes may look like one.
             if kind.name.endswith("_pipe") or Flags.no_timestamps in Flags(kind.flags):
                 return False
-            return any(not stream.disposition & cover for stream in container.streams.video)
+            return bool(shown_streams(container))
     except (av.FFmpegError, InputError):
         return any(head[place:].startswith(start) for place, start in _STARTS)

@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from flowreel.media import hdr
 from flowreel.media.resize import Resizer
 
 GAP = 2.0
 _UNSPECIFIED_MATRIX = 2  # AVCOL_SPC_UNSPECIFIED
-_LIMITED = 1  # AVCOL_RANGE_MPEG
 _SD_ROWS, _HD_COLUMNS = 576, 1280  # what players take as high definition where nothing is said: more rows, or columns
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 
@@ -107,7 +106,7 @@ class Converter:
             threads=1,
         )
         picture = converted.to_ndarray()
-        if frame.color_range == _LIMITED and _is_grey(frame.format):
+        if frame.color_range == ColorRange.MPEG and _is_grey(frame.format):
             picture = _stretched(picture, frame.format.components[0].bits)  # FFmpeg takes grey as full range
         if curve:
             return hdr.to_sdr(picture, curve, frame.color_primaries)

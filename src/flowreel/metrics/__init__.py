@@ -1,8 +1,8 @@
 """Figures of what was generated, without pretrained weights.
 
 ``events`` is what was found and what belongs together, ``sound`` and ``pictures`` find it, ``repeats`` leaves out
-pictures that a file shows twice, ``synchrony`` counts,
-``drift`` follows the figures along a stream, ``folder`` is ``flowreel synchrony``. Nothing here knows of torch.
+pictures that a file shows twice, ``synchrony`` counts, ``drift`` follows the figures along a stream, ``folder`` is
+``flowreel synchrony``. Nothing here knows of torch.
 """
 
 from flowreel.metrics.classes import classify
