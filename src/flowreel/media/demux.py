@@ -20,6 +20,8 @@ from av.container import InputContainer
 from av.stream import Discard, Disposition
 
 from flowreel.errors import InputError
+from flowreel.media.containers import stated_size
+from flowreel.media.discontinuity import REORDERED, Timeline, timeline
 
 # One decoded frame: the frame, when it starts, when it ends, the tick of the clock that both were rounded to (seconds).
 Timed = tuple[Any, Fraction, Fraction, Fraction]
@@ -30,6 +32,7 @@ threads = 0
 
 _BACK = (0, 1, 4, 16)  # seconds before what is looked for: where to seek, until a picture is found that is whole
 _LEAP = 1  # seconds without anything that the file's stated length has to cover
+_LEAP_BACK = Fraction(1, 2)  # seconds that times may go back by
 _LONG_LEAP = 60  # seconds without anything that are believed of a file that states no length
 MAX_PIXELS = 1 << 27
 """Of one picture: 16384 x 8192."""
@@ -67,11 +70,9 @@ def check_file(path: Path) -> None:
 
 def video_stream(container: InputContainer, path: Path) -> av.VideoStream:
     """The default video stream, else the first; cover pictures are none."""
-    shown = shown_streams(container)
-    moving = [s for s in shown if not _is_still(container, s)]
-    if shown and not moving:
+    stream = default_stream(_moving(container))
+    if stream is None and shown_streams(container):
         raise InputError(f"{path} is a still picture, whatever its name ends in: give a file with moving pictures")
-    stream = default_stream(moving)
     if stream is not None:
         context = stream.codec_context
         if context is None:
@@ -93,12 +94,21 @@ def shown_streams(container: InputContainer) -> list[av.VideoStream]:
 
 def audio_stream(container: InputContainer, path: Path) -> av.AudioStream:
     """The default one of the audio streams that can be decoded, else the first."""
-    stream = default_stream([s for s in container.streams.audio if s.codec_context is not None])
+    stream = default_stream(audible(container))
     if stream is None:
         raise InputError(
             f"{path} has no audio stream that can be decoded: give a file with sound, or read the picture alone"
         )
     return stream
+
+
+def _moving(container: InputContainer) -> list[av.VideoStream]:
+    return [stream for stream in shown_streams(container) if not _is_still(container, stream)]
+
+
+def audible(container: InputContainer) -> list[av.AudioStream]:
+    """The audio streams that can be decoded."""
+    return [stream for stream in container.streams.audio if stream.codec_context is not None]
 
 
 def _is_still(container: InputContainer, stream: av.VideoStream) -> bool:
@@ -134,7 +144,8 @@ def decoded(path: Path, pick: Pick, zero: Fraction | None, since: Fraction | Non
 def _sought(path: Path, pick: Pick, since: Fraction, target: Fraction) -> Iterator[Timed] | None:
     """The last frame at or before ``since`` and those that follow; None if there is none after a seek to ``target``."""
     container, stream = started(path, pick)
-    if stream.type == "audio" and stream.time_base * stream.rate > 1:
+    uncertain = stream.type == "audio" and stream.time_base * stream.rate > 1
+    if uncertain or ((joined := _timeline(path, container)) and joined.is_joined(stream.index)):
         container.close()
         return None
     frames = timed(path, container, stream)
@@ -169,28 +180,61 @@ def timed(path: Path, container: InputContainer, stream: Any) -> Generator[Timed
 
 
 def _timed(path: Path, container: InputContainer, stream: Any) -> Iterator[Timed]:
+    joined = _timeline(path, container)
     for other in container.streams:
         if other.index != stream.index:
             other.discard = Discard.all
-    covered = _covered(container, stream)
+    covered = _covered(container, stream, joined)
+    before: Fraction | None = None
     end: Fraction | None = None
     tick: Fraction = stream.time_base
+    rate = _rate(stream, joined)
     late = _lateness(path, stream) if _has_no_times(container, stream) else None
+    frame, repeated = None, Fraction(0)
     try:
-        for frame in container.decode(stream):
-            stamp = frame.pts if late is None else frame.dts
-            start = (end or Fraction(0)) if stamp is None else (stamp - (late or 0)) * tick
-            until = start + _duration(frame, stream, tick)
-            _check_leap(path, stream, end, start, until, covered)
-            end = until
-            yield frame, start, end, tick
+        for packet in _packets(container, stream, joined):
+            if packet.size == 0 and packet.pts is not None:  # Theora: the picture before stays on
+                repeated = packet.pts * tick + _duration(packet, rate, tick)
+                continue
+            for frame in packet.decode():
+                stamp = frame.pts if late is None else frame.dts
+                start = (end or Fraction(0)) if stamp is None else (stamp - (late or 0)) * tick
+                until = start + _duration(frame, rate, tick)
+                _check_leap(path, stream, before, end, start, until, covered)
+                before, end = start, until
+                yield frame, start, end, tick
     except av.FFmpegError as error:
         raise _broken(path, stream, end, str(error.strerror or error)) from error
+    if frame is not None and end is not None and repeated > end:
+        yield frame, end, repeated, tick
     index = stream.index_entries
     if len(index) and index[-1].pos + index[-1].size > path.stat().st_size:
         raise _broken(path, stream, end, "the file is shorter than its index says")
-    if _segment_end(path) > path.stat().st_size:
+    if stated_size(path) > path.stat().st_size:
         raise _broken(path, stream, end, "the file is shorter than its header says")
+
+
+def _timeline(path: Path, container: InputContainer) -> Timeline | None:
+    main = (default_stream(_moving(container)), default_stream(audible(container)))
+    return timeline(container, path, [stream for stream in main if stream is not None])
+
+
+def _packets(container: InputContainer, stream: Any, joined: Timeline | None) -> Iterator[av.Packet]:
+    """The packets of the stream, with times of the one clock that the recording is given; an empty one at the end."""
+    shifts = [(0, 0)]
+    if joined is not None and joined.is_joined(stream.index):
+        shifts = [(at, round(shift / stream.time_base)) for at, shift in joined.shifts[stream.index]]
+    shift, far = 0, round(REORDERED / stream.time_base)
+    for number, packet in enumerate(container.demux(stream)):
+        if shifts and number == shifts[0][0]:
+            shift = shifts.pop(0)[1]
+        if joined is not None and None not in (packet.pts, packet.dts) and abs(packet.pts - packet.dts) > far:
+            packet.pts = None  # at a seam FFmpeg guesses it from the next clock: the picture follows the one before
+        if shift and packet.pts is not None:
+            packet.pts += shift
+        if shift and packet.dts is not None:
+            packet.dts += shift
+        yield packet
 
 
 def _has_no_times(container: InputContainer, stream: Any) -> bool:
@@ -211,8 +255,13 @@ def _lateness(path: Path, stream: Any) -> int:
     return 0
 
 
-def stated_end(stream: Any) -> Fraction | None:
+def stated_end(path: Path, container: InputContainer, stream: Any) -> Fraction | None:
     """When the file says that a stream ends, on the file's clock (seconds); None where it does not say."""
+    joined = _timeline(path, container)
+    return _stated_end(stream) if joined is None else joined.ends.get(stream.index)
+
+
+def _stated_end(stream: Any) -> Fraction | None:
     return Fraction(((stream.start_time or 0) + stream.duration) * stream.time_base) if stream.duration else None
 
 
@@ -226,9 +275,9 @@ def last_end(path: Path, pick: Pick) -> Fraction | None:
                 if other.index != stream.index:
                     other.discard = Discard.all
             if seek:
-                container.seek(int((_covered(container, stream) or 0) / stream.time_base), stream=stream)
+                container.seek(int((_covered(container, stream, None) or 0) / stream.time_base), stream=stream)
             ends = (
-                packet.pts * stream.time_base + _duration(packet, stream, stream.time_base)
+                packet.pts * stream.time_base + _duration(packet, own_rate(path, container, stream), stream.time_base)
                 for packet in container.demux(stream)
                 if packet.pts is not None
             )
@@ -237,50 +286,35 @@ def last_end(path: Path, pick: Pick) -> Fraction | None:
     return None
 
 
-def _covered(container: InputContainer, stream: Any) -> Fraction | None:
+def _covered(container: InputContainer, stream: Any, joined: Timeline | None) -> Fraction | None:
     """The end of the file on its own clock, as the file states it; None where it does not."""
-    ends = [stated_end(stream)]
+    if joined is not None:
+        return max(joined.ends.values(), default=None)
+    ends = [_stated_end(stream)]
     if container.duration:
         ends.append(Fraction((container.start_time or 0) + container.duration, av.time_base))
     return max((end for end in ends if end is not None), default=None)
 
 
 def _check_leap(
-    path: Path, stream: Any, end: Fraction | None, start: Fraction, until: Fraction, covered: Fraction | None
+    path: Path,
+    stream: Any,
+    before: Fraction | None,
+    end: Fraction | None,
+    start: Fraction,
+    until: Fraction,
+    covered: Fraction | None,
 ) -> None:
-    """Nothing may be still for longer than the file says it lasts: a damaged time would become hours of frames."""
-    before = start if end is None else end
-    if until - before <= _LEAP:
-        backwards = before - start
-        if backwards > _LONG_LEAP:
-            raise _broken(path, stream, end, f"its times leap back by {float(backwards):.0f} s")
+    """Times may not go back, and nothing may be still for longer than the file says it lasts: a damaged time would
+    become hours of frames. ``before`` and ``end`` are of the frame before."""
+    if before is not None and before - start > _LEAP_BACK:
+        reason = f"its times leap back by {float(before - start):.1f} s; is it several files in one?"
+        raise _broken(path, stream, end, reason)
+    leap = until - (start if end is None else end)
+    if leap <= _LEAP:
         return
-    leap = until - before
     if (covered is None and leap > _LONG_LEAP) or (covered is not None and until > covered + _LEAP):
         raise _broken(path, stream, end, f"its times leap by {float(leap):.0f} s, past the end that the file states")
-
-
-def _segment_end(path: Path) -> int:
-    """Where a Matroska file (MKV, WebM) ends as its header says (RFC 8794, 9559); 0 for other files and live ones."""
-    with path.open("rb") as file:
-        head = file.read(256)
-    if head[:4] != b"\x1a\x45\xdf\xa3":
-        return 0
-    size, at = _ebml_size(head, 4)
-    at += size or 0
-    if head[at : at + 4] != b"\x18\x53\x80\x67":
-        return 0
-    size, at = _ebml_size(head, at + 4)
-    return 0 if size is None else at + size
-
-
-def _ebml_size(data: bytes, at: int) -> tuple[int | None, int]:
-    """The size that is coded at ``at``, None if it is unknown, and where what it is the size of begins."""
-    if at >= len(data) or data[at] == 0:
-        return None, at
-    length = 9 - data[at].bit_length()
-    value = int.from_bytes(data[at : at + length]) & ((1 << 7 * length) - 1)
-    return (None if value == (1 << 7 * length) - 1 else value), at + length
 
 
 def _broken(path: Path, stream: Any, end: Fraction | None, reason: str) -> InputError:
@@ -290,9 +324,19 @@ def _broken(path: Path, stream: Any, end: Fraction | None, reason: str) -> Input
     )
 
 
-def _duration(frame: Any, stream: Any, tick: Fraction) -> Fraction:
+def _duration(frame: Any, rate: Fraction, tick: Fraction) -> Fraction:
     if isinstance(frame, av.AudioFrame):
         return Fraction(frame.samples, frame.sample_rate)
-    if frame.duration:
-        return frame.duration * tick
-    return 1 / (stream.average_rate or stream.guessed_rate or Fraction(25))
+    return frame.duration * tick if frame.duration else 1 / rate
+
+
+def own_rate(path: Path, container: InputContainer, stream: Any) -> Fraction:
+    """Pictures a second, on average."""
+    return _rate(stream, _timeline(path, container))
+
+
+def _rate(stream: Any, joined: Timeline | None) -> Fraction:
+    rate = Fraction(stream.average_rate or stream.guessed_rate or 25) if stream.type == "video" else Fraction(25)
+    step = joined.steps.get(stream.index) if joined is not None else None
+    # FFmpeg guesses the rate of such a recording from its times, wrongly where they leap.
+    return 1 / step if step and not 0.5 < rate * step < 2 else rate

@@ -20,13 +20,16 @@ import numpy as np
 from flowreel.errors import InputError
 from flowreel.media import webp
 from flowreel.media.clip import Channel, Clip, check_sample_rate, samples_for
+from flowreel.media.containers import is_several
 from flowreel.media.demux import (
     Timed,
+    audible,
     check_file,
     decoded,
     default_stream,
     explained,
     last_end,
+    own_rate,
     started,
     stated_end,
     timed,
@@ -212,10 +215,15 @@ def _survey(path: Path) -> tuple[_Survey, Timed, Generator[Timed]]:
     check_file(path)
     if times := webp.durations(path):
         return _webp_survey(path, times)
+    if is_several(path):
+        raise InputError(
+            f"{path} is several files put one after the other, of which only the first would be played: split it, or "
+            "join the parts with FFmpeg's concat demuxer"
+        )
     container, stream = started(path, video_stream)
-    sounds = [s for s in container.streams.audio if s.codec_context is not None]
+    sounds = audible(container)
     sound = default_stream(sounds)
-    fps, end = _own_rate(stream), stated_end(stream)
+    fps, end = _whole(own_rate(path, container, stream)), stated_end(path, container, stream)
     _check_pace(path, stream, sounds)
     sample_rate = 0 if sound is None else sound.rate
     pixel_aspect = float(stream.sample_aspect_ratio or 1)
@@ -263,10 +271,6 @@ def _usable_rate(path: Path, fps: float) -> Fraction:
         return exact_rate(fps)
     except InputError as error:
         raise InputError(f"{path} states a frame rate of {fps:g}, which can't be used: give fps") from error
-
-
-def _own_rate(stream: av.VideoStream) -> float:
-    return _whole(stream.average_rate or stream.guessed_rate or Fraction(25))
 
 
 def _whole(rate: Fraction) -> float:
