@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,26 @@ def _threads() -> None:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for the disk, which takes most of the time of a test that writes many folders."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture
+def plain_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``loss.png`` holds the numbers as text: drawing them takes most of the time of a small run."""
+
+    from flowreel import checkpoint, journal
+
+    def draw(curve: Path, folder: Path) -> None:
+        numbers = [journal.read_curve(folder / name) for name in (curve.name, journal.VALIDATION)]
+        with checkpoint.replacing(folder) as aside:
+            (aside / journal.PICTURE).write_text(repr(numbers))
+
+    monkeypatch.setattr(journal, "draw", draw)
 
 
 def close(got: torch.Tensor, want: torch.Tensor, relative: float = 1e-5) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from flowreel import checkpoint
 from flowreel.report import silent
+from tests.kills import content
 
 
 def same(first: Path, second: Path) -> bool:
@@ -20,3 +24,19 @@ def same(first: Path, second: Path) -> bool:
         and all(torch.equal(value, b.parts[name][key]) for key, value in a.parts[name].items())
         for name in a.parts
     )
+
+
+def check_shown_again(run: Path, again: Callable[[], Any]) -> None:
+    """Check that ``again`` brings a finished run, killed after its last checkpoint, to the same bytes as before."""
+    whole = content(run)
+    step = checkpoint.steps(run)[-1]
+    shutil.rmtree(run / "previews" / str(step))
+    (run / "loss.png").unlink()
+    validation = run / "validation.csv"
+    if validation.exists():
+        lines = validation.read_text().splitlines(keepends=True)
+        assert lines[-1].startswith(f"{step},")
+        validation.write_text("".join(lines[:-1]))
+    checkpoint.mark_exported(run, step)
+    again()
+    assert content(run) == whole

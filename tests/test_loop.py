@@ -7,26 +7,29 @@ import errno
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from flowreel import checkpoint, session
+from flowreel import checkpoint, journal, session
 from flowreel.checkpoint import Checkpoint
 from flowreel.config import EMAConfig, LoopConfig, OptimConfig
 from flowreel.errors import InputError
 from flowreel.loop import Stop, fit
 from flowreel.optim import learning_rate, optimizers
+from tests.kills import content, states
 from tests.toy import Toy, config
 
 pytest.importorskip("accelerate")
@@ -105,6 +108,41 @@ def test_damaged_newest_checkpoint_is_trained_again(tmp_path: Path):
     fit(Toy(settings), tmp_path / "run", settings, said.append)
     assert any("WARNING" in line for line in said)
     assert same(final(tmp_path / "whole"), final(tmp_path / "run"))
+
+
+class Showing(Toy):
+    """Its preview has several files in several folders."""
+
+    def preview(self, module: nn.Module, folder: Path, step: int) -> None:
+        super().preview(module, folder, step)
+        (folder / "more").mkdir()
+        save_file(module.state_dict(), folder / "more" / "weights.safetensors")
+        (folder / "end").mkdir()
+
+
+@pytest.mark.usefixtures("plain_curves")
+def test_killed_at_any_moment_ends_as_a_run_that_was_not(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(journal, "time", SimpleNamespace(monotonic=lambda: 0.0))  # seconds are written too
+    settings = config(steps=2, save=1, preview=1, validate=1, keep=1)
+    run = tmp_path / "run"
+    found = states(run, tmp_path / "states", lambda: fit(Showing(settings), run, settings, quiet))
+    assert len(found) > 60
+    whole = content(run)
+    assert {name.split("/")[1] for name in whole if name.startswith("previews/")} == {"1", "2"}
+    for folder in found:
+        shutil.rmtree(run)
+        if folder.exists():  # not before there was any
+            folder.rename(run)  # its name is in the picture of the losses
+        fit(Showing(settings), run, settings, quiet)
+        assert content(run) == whole, folder
+
+
+def test_what_a_finished_run_has_shown_is_not_made_again(tmp_path: Path):
+    settings = config(preview=2, validate=2)
+    fit(Showing(settings), tmp_path, settings, quiet)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    fit(Showing(settings), tmp_path, settings, quiet)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_finished_run_says_so(tmp_path: Path):
@@ -217,11 +255,8 @@ def test_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path: Path, nu
     fit(Toy(settings), tmp_path / "whole", settings, quiet)
     said: list[str] = []
     stopped = Toy(settings, at={2: lambda: os.kill(os.getpid(), number)})
-    if number == signal.SIGINT:
-        with pytest.raises(KeyboardInterrupt):
-            fit(stopped, tmp_path / "run", settings, said.append)
-    else:
-        assert fit(stopped, tmp_path / "run", settings, said.append) == tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopped, tmp_path / "run", settings, said.append)
     assert signal.getsignal(number) == before
     assert checkpoint.steps(tmp_path / "run") == [3]
     assert load_file(tmp_path / "run" / "model.safetensors").keys() == stopped.module.state_dict().keys()
@@ -229,6 +264,21 @@ def test_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path: Path, nu
     assert "same command" in said[-1]
     fit(Toy(settings), tmp_path / "run", settings, quiet)
     assert same(final(tmp_path / "whole"), final(tmp_path / "run"))
+
+
+def test_signal_during_the_last_preview_is_not_forgotten(tmp_path: Path):
+    class Slow(Toy):
+        def preview(self, module: nn.Module, folder: Path, step: int) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            super().preview(module, folder, step)
+
+    settings = config(preview=4)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Slow(settings), tmp_path, settings, quiet)
+    assert (tmp_path / "previews" / "4" / "seen.txt").exists()
+    said: list[str] = []
+    fit(Slow(settings), tmp_path, settings, said.append)
+    assert "4 of 4 steps already" in said[-1]
 
 
 def test_second_interrupt_does_not_wait():
@@ -350,10 +400,13 @@ def test_players_take_turns_with_their_own_weights(tmp_path: Path):
 
 
 def test_players_resume_to_the_bit(tmp_path: Path):
-    fit(Duel(config(), since=1), tmp_path / "whole", config(), quiet)
+    """With the same columns in the same order, though the second part begins with both losses."""
+    fit(Duel(config(), since=2), tmp_path / "whole", config(), quiet)
     for steps in (2, 4):
-        fit(Duel(config(steps=steps), since=1), tmp_path / "parts", config(steps=steps), quiet)
+        fit(Duel(config(steps=steps), since=2), tmp_path / "parts", config(steps=steps), quiet)
     assert same(final(tmp_path / "whole"), final(tmp_path / "parts"))
+    assert [list(row) for row in rows(tmp_path / "whole")] == [list(row) for row in rows(tmp_path / "parts")]
+    assert without_time(tmp_path / "whole") == without_time(tmp_path / "parts")
 
 
 # --- disks that fail ----------------------------------------------------------------------------------------------
@@ -387,8 +440,9 @@ class FailingDisk:
         return call
 
 
+@pytest.mark.usefixtures("plain_curves")
 def test_a_write_that_fails_at_any_step_loses_nothing(tmp_path: Path):
-    settings = config(steps=4, save=2, keep=1)
+    settings = config(steps=2, save=1, keep=1)
     fit(Toy(settings), tmp_path / "whole", settings, quiet)
     whole = final(tmp_path / "whole")
     for k in itertools.count(1):
@@ -476,6 +530,20 @@ def test_root_file_is_the_average_and_not_the_raw_weights(tmp_path: Path):
     fit(Toy(raw), tmp_path / "raw", raw, quiet)
     saved, exported = final(tmp_path / "raw"), load_file(tmp_path / "raw" / "model.safetensors")
     assert all(torch.equal(exported[name], saved.model[name]) for name in exported)
+
+
+def test_preview_is_whole_or_not_there(tmp_path: Path):
+    class Breaking(Toy):
+        def preview(self, module: nn.Module, folder: Path, step: int) -> None:
+            super().preview(module, folder, step)
+            if step == 4:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    settings = config(preview=2)
+    said: list[str] = []
+    fit(Breaking(settings), tmp_path, settings, said.append)
+    assert "WARNING: no preview at step 4" in "".join(said)
+    assert content(tmp_path / "previews") == {"2": None, "2/seen.txt": b"2"}
 
 
 def test_preview_that_cannot_be_made_does_not_stop_the_run(tmp_path: Path):

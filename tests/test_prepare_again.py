@@ -6,30 +6,31 @@ import errno
 import os
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
-from flowreel import encoding, parts, report, shards
+from flowreel import checkpoint, cli, encoding, journal, parts, report, shards, train_codec
 from flowreel import prepare as prepare_module
 from flowreel.codec import Codec
 from flowreel.codec.sinusoids import SinusoidalVocoder, SinusoidsConfig
 from flowreel.codec.vocoder import HiFiGAN, VocoderConfig
-from flowreel.config import AudioCodecConfig, DataConfig, PrepareConfig
+from flowreel.config import AudioCodecConfig, CodecTrainConfig, DataConfig, PrepareConfig
 from flowreel.dataset import WindowDataset
 from flowreel.errors import InputError
 from flowreel.shards import ShardWriter, read_index
 from flowreel.sources import digest_of_ends
+from tests.kills import content, states
 from tests.test_prepare import clips, codec, config, run, stored, write_clip  # noqa: F401
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -421,19 +422,16 @@ def test_the_fitted_codec_is_kept_when_clips_are_added(
     codec: str,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import flowreel.train_codec
-    from flowreel import checkpoint
-
     fits: list[Path] = []
 
-    def train_codec(clips: Path, out: Path, config: Any, *_: Any) -> Path:
+    def fit(clips: Path, out: Path, config: Any, *_: Any) -> Path:
         fits.append(clips)
         shutil.copytree(codec, out)
         checkpoint.save(out, checkpoint.Checkpoint(config.steps, {}, {}, {}), 1)
         checkpoint.mark_exported(out, config.steps)
         return out
 
-    monkeypatch.setattr(flowreel.train_codec, "train_codec", train_codec)
+    monkeypatch.setattr(train_codec, "train_codec", fit)
     config = PrepareConfig(size=(16, 24), codec_steps=7)  # noqa: F811
     run(clips, tmp_path / "out", config)
     write_clip(clips / "train" / "a" / "3.mkv", seed=5)
@@ -445,6 +443,83 @@ def test_the_fitted_codec_is_kept_when_clips_are_added(
     write_clip(clips / "train" / "a" / "4.mkv", seed=5)
     with pytest.raises(InputError, match="begun with another codec"):
         run(clips, tmp_path / "out", config)
+
+
+# --- killed or stopped while it fits a codec ---
+
+
+@pytest.fixture
+def two_steps(clips: Path, monkeypatch: pytest.MonkeyPatch) -> PrepareConfig:  # noqa: F811
+    """Settings of a preparation that fits a codec in two steps, each of them saved, validated and previewed. No clock
+    moves, since files hold seconds."""
+    pytest.importorskip("accelerate")
+    shutil.rmtree(clips / "train" / "b")
+    small = partial(CodecTrainConfig, save=1, preview=1, validate=1, keep=1, width=8, channels=4, frames=4, batch=2)
+    monkeypatch.setattr(encoding, "CodecTrainConfig", small)
+    monkeypatch.setattr(journal, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    return PrepareConfig(size=16, codec_steps=2, audio="none")
+
+
+@pytest.mark.usefixtures("plain_curves")
+def test_killed_while_it_fits_a_codec_ends_as_a_run_that_was_not(
+    clips: Path,  # noqa: F811
+    tmp_path: Path,
+    two_steps: PrepareConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "out"
+    fitted = RuntimeError("the codec is fitted")
+
+    def fitting() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(prepare_module, "stamp_of", Mock(side_effect=fitted))
+            with pytest.raises(RuntimeError, match="fitted"):
+                run(clips, out, two_steps)
+
+    found = states(out, tmp_path / "states", fitting)
+    run(clips, out, two_steps)
+    whole = content(out)
+    names = {"loss.csv", "loss.png", "validation.csv", "previews/1/reconstruction.png", "previews/2/reconstruction.png"}
+    assert {f"codec-training/{name}" for name in names} < whole.keys()
+    assert len(found) > 60
+    saved = [k for k, state in enumerate(found) if (state / "codec-training" / "training" / "2").exists()]
+    for state in found[: saved[0] : 4] + found[saved[0] :]:  # all after the last checkpoint, the others now and then
+        shutil.rmtree(out)
+        if state.exists():
+            state.rename(out)
+        run(clips, out, two_steps)
+        assert content(out) == whole, state
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_told_to_stop_while_it_fits_a_codec_saves_and_goes_no_further(
+    clips: Path,  # noqa: F811
+    tmp_path: Path,
+    two_steps: PrepareConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+) -> None:
+    def told(*arguments: Any) -> Any:
+        os.kill(os.getpid(), number)
+        return losses(*arguments)
+
+    losses = train_codec.reconstruction_losses
+    out = tmp_path / "out"
+    command = ["prepare", str(clips), str(out), "--size", "16", "--codec_steps", "2", "--audio", "none"]
+    with monkeypatch.context() as patch:
+        patch.setattr(train_codec, "reconstruction_losses", told)
+        assert cli.main(command) == 130
+    said = capsys.readouterr()
+    training = out / "codec-training"
+    assert f"stopped after step 1 of 2, saved in {training}: the same command goes on from there" in said.out
+    assert "Traceback" not in said.err
+    assert checkpoint.steps(training) == [1]
+    assert {path.name for path in out.iterdir()} == {"codec-training"}
+    assert cli.main(command) == 0
+    run(clips, tmp_path / "whole", two_steps)
+    weights = Path("autoencoder", "model.safetensors")
+    assert (training / weights).read_bytes() == (tmp_path / "whole" / "codec-training" / weights).read_bytes()
 
 
 # --- vocoder, pipelines ---

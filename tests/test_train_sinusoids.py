@@ -25,7 +25,7 @@ from flowreel.train_sinusoids import (
     tones,
 )
 from flowreel.train_vocoder import VocoderTask, train_vocoder
-from tests.runs import same
+from tests.runs import check_shown_again, same
 
 from .test_train_vocoder import MEL, RATE, quiet, write
 
@@ -195,6 +195,7 @@ def test_run_folder_is_a_vocoder(clips: Path, tmp_path: Path) -> None:
     assert vocoder(torch.zeros(1, 20, 5)).shape == (1, 200)
     assert (out / "previews" / "4" / "spectrograms.png").is_file()
     assert any("of training sound, " in line and "of held-out sound" in line for line in said)
+    check_shown_again(out, lambda: train_vocoder(clips, out, config(preview=4, validate=2), quiet))
 
 
 def test_steady_tones_are_in_tune_after_a_short_training(clips: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from flowreel.sounds import mel_distance, read_sounds
 from flowreel.sources import find_clips
 from flowreel.train_hifigan import fused
 from flowreel.train_vocoder import VocoderTask, train_vocoder
-from tests.runs import same
+from tests.runs import check_shown_again, same
 
 pytest.importorskip("accelerate")
 
@@ -261,6 +261,7 @@ def test_run_folder_is_a_vocoder(clips: Path, tmp_path: Path) -> None:
     with Image.open(shown / "spectrograms.png") as picture, Image.open(shown / "training original.png") as one:
         assert picture.size == (one.width, 4 * one.height)
     assert any("of training sound, " in line and "of held-out sound" in line for line in said)
+    check_shown_again(out, lambda: train_vocoder(clips, out, config(preview=4, validate=2), quiet))
 
 
 def test_without_test_clips_the_training_sound_judges(tmp_path: Path) -> None:

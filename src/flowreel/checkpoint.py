@@ -30,7 +30,7 @@ from flowreel.locking import contents
 from flowreel.parallel import laid_out_like
 from flowreel.pickles import plain_name
 
-FOLDER = "training"
+FOLDER, PREVIEWS = "training", "previews"
 STATE = "state.json"
 EXPORTED = "exported.json"
 ASIDE, MOVES = ".tmp-export", ".tmp-moves.json"
@@ -71,12 +71,7 @@ def save(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
     The folder is written aside, synced to the disk and renamed as a whole, so that a crash at any moment leaves the
     step before untouched. Later steps, which a resumed run went back from, are removed.
     """
-    parent = run / FOLDER
-    parent.mkdir(parents=True, exist_ok=True)
-    for leftover in parent.glob(".tmp-*"):
-        shutil.rmtree(leftover)
-    aside, final = parent / f".tmp-{checkpoint.step}", parent / str(checkpoint.step)
-    aside.mkdir()
+    final = run / FOLDER / str(checkpoint.step)
     state = {
         "format_version": FORMAT_VERSION,
         "step": checkpoint.step,
@@ -84,25 +79,44 @@ def save(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
         "settings": checkpoint.settings,
         "tensors": {name: sorted(map(plain_name, tensors)) for name, tensors in checkpoint.parts.items()},
     }
-    write_json(aside / STATE, state)
-    for name, tensors in checkpoint.parts.items():
-        whole = {plain_name(key): tensor.detach().contiguous() for key, tensor in tensors.items()}
-        save_file(whole, aside / f"{name}.safetensors")
-        make_readable(aside / f"{name}.safetensors")
-    for path in (*aside.iterdir(), aside):
-        sync(path)
-    if final.exists():  # a damaged one that the run went back from
-        shutil.rmtree(final)
-    aside.rename(final)
-    sync(parent)
+    with replacing_folder(final) as aside:
+        write_json(aside / STATE, state)
+        for name, tensors in checkpoint.parts.items():
+            whole = {plain_name(key): tensor.detach().contiguous() for key, tensor in tensors.items()}
+            save_file(whole, aside / f"{name}.safetensors")
+            make_readable(aside / f"{name}.safetensors")
+    for later in steps(run):
+        if later > checkpoint.step:
+            shutil.rmtree(run / FOLDER / str(later))
     _prune(run, checkpoint.step, keep)
     return final
 
 
 def _prune(run: Path, newest: int, keep: int) -> None:
-    kept = [step for step in steps(run) if step <= newest][-keep:]
-    for step in set(steps(run)) - set(kept):
+    for step in [step for step in steps(run) if step <= newest][:-keep]:
         shutil.rmtree(run / FOLDER / str(step))
+
+
+@contextmanager
+def replacing_folder(final: Path) -> Iterator[Path]:
+    """An empty folder beside ``final``; afterwards it is ``final``, in the place of what was there before.
+
+    It is synced to the disk and then renamed, so ``final`` is always whole. If the block raises, ``final`` stays.
+    """
+    aside = final.with_name(f".tmp-{final.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        for path in (*sorted(aside.rglob("*")), aside):
+            sync(path)
+        if final.exists():
+            shutil.rmtree(final)
+        aside.rename(final)
+        sync(final.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
 
 
 @contextmanager
@@ -155,6 +169,18 @@ def undo(folder: Path) -> None:
         note.unlink(missing_ok=True)
 
 
+def clear_leftovers(run: Path, newest: int, keep: int) -> None:
+    """Delete what a killed process left half written in ``run``, and the steps before the newest ``keep`` up to
+    ``newest`` that it had not deleted yet. Whoever calls this holds the run's lock."""
+    undo(run)
+    _prune(run, newest, keep)
+    for path in (*(run / FOLDER).glob(".tmp-*"), *(run / PREVIEWS).glob(".tmp-*")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def make_readable(path: Path) -> None:
     """Give a file the permissions that new files have: safetensors writes files that their owner alone can read."""
     mask = os.umask(0)
@@ -167,13 +193,28 @@ def mark_exported(run: Path, step: int) -> None:
     write_json(run / FOLDER / EXPORTED, {"step": step})
 
 
+def mark_shown(run: Path, step: int) -> None:
+    """Note that ``step`` was exported, and that all that is to be seen of it was made: validation, curves, preview."""
+    write_json(run / FOLDER / EXPORTED, {"step": step, "shown": True})
+
+
 def exported(run: Path) -> int | None:
     """The step that the files in the root of ``run`` are of, None where nothing was exported."""
+    return _exported_note(run).get("step")
+
+
+def shown(run: Path) -> int | None:
+    """The saved step of which :func:`mark_shown` noted that all that is to be seen was made, None if there is none."""
+    note = _exported_note(run)
+    return note.get("step") if note.get("shown") else None
+
+
+def _exported_note(run: Path) -> dict[str, Any]:
     path = run / FOLDER / EXPORTED
     try:
-        return read_json(path).get("step") if path.exists() else None
+        return read_json(path) if path.exists() else {}
     except InputError:  # a damaged note: export again
-        return None
+        return {}
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -37,6 +37,7 @@ class Journal:
         tracker: where the curves go too, see :func:`flowreel.trackers.open`.
         lead: False in the processes that share a run with one that writes: these write and show nothing.
         settings: of the run, for the tracker to show.
+        shown: False where ``step`` will be validated again: its row of ``validation.csv`` is cut off too.
 
     Raises:
         InputError: the tracker can't be used, or a file can't be written.
@@ -52,6 +53,7 @@ class Journal:
         tracker: str = "none",
         lead: bool = True,
         settings: dict[str, Any] | None = None,
+        shown: bool = True,
     ) -> None:
         self.run, self.steps, self.report, self.lead = run, steps, report, lead
         self.start, self.step = step, step
@@ -60,7 +62,8 @@ class Journal:
         self._names: dict[str, None] = {}
         self._bar = _Bar(steps, step) if lead and sys.stdout is not None and sys.stdout.isatty() else None
         if lead:
-            self._curve, self._validation = Table(run / CURVE, step), Table(run / VALIDATION, step)
+            self._curve, self._validation = Table(run / CURVE, step), Table(run / VALIDATION, step - (not shown))
+            self._names |= dict.fromkeys(name for name in self._curve.head if name not in ("step", "lr", "seconds"))
         self._tracker = trackers.open(tracker, run, settings or {}, step, report) if lead else None
 
     @property
@@ -114,7 +117,8 @@ class Journal:
     def _line(self, numbers: dict[str, float]) -> str:
         parts = [f"{name} {value:.4g}" for name, value in numbers.items() if name not in ("loss", "grad_norm")]
         split = f" ({' '.join(parts)})" if len(parts) > 1 else ""
-        pace = (time.monotonic() - self._clock) / max(1, self.step - self.start)  # seconds a step in this session
+        taken = max(1e-6, time.monotonic() - self._clock)  # a coarse clock may not have moved yet
+        pace = taken / max(1, self.step - self.start)  # seconds a step in this session
         speed = f"{1 / pace:.1f} steps/s" if pace < 1 else f"{pace:.1f} s/step"
         return (
             f"loss {numbers.get('loss', math.nan):.4f}{split}  {speed}  {_clock(pace * (self.steps - self.step))} left"

@@ -11,7 +11,6 @@ never stopped, and processes or accumulation steps only change the rounding (and
 
 from __future__ import annotations
 
-import signal
 from contextlib import closing, nullcontext
 from pathlib import Path
 
@@ -29,7 +28,8 @@ from flowreel.task import Task
 def fit(task: Task, run: Path, config: LoopConfig, report: Report) -> Path:
     """Train until ``config.steps``, from the newest checkpoint in ``run`` if there is one. Returns ``run``.
 
-    SIGINT and SIGTERM finish the step and save; then SIGINT raises :class:`KeyboardInterrupt`, SIGTERM returns.
+    SIGINT and SIGTERM finish the step and save, then :class:`KeyboardInterrupt` is raised. A process that was killed at
+    any moment is gone on from as if it had not been: also what was due at its last checkpoint is made, if it is not.
     Under ``torchrun`` every process calls this, and they share each batch.
 
     Raises :class:`InputError` for a folder that is not a run's or that another process trains in, settings that differ
@@ -43,36 +43,38 @@ def fit(task: Task, run: Path, config: LoopConfig, report: Report) -> Path:
 
 def _fit(task: Task, run: Path, config: LoopConfig, report: Report) -> Path:
     session = Session(task, run, config, report)
-    start, seconds = session.resume()
-    if start >= config.steps:
+    start, seconds, shown = session.resume()
+    if start >= config.steps and shown:
         session.report(f"{run} has {start} of {config.steps} steps already: nothing to do (raise steps to go on)")
         return run
     step, lr = start, 0.0
     settings = to_dict(config)
-    journal = Journal(run, config.steps, start, seconds, session.report, config.tracker, session.lead, settings)
+    journal = Journal(run, config.steps, start, seconds, session.report, config.tracker, session.lead, settings, shown)
     with closing(session), Stop() as stop, journal:
         while True:
-            last = step == config.steps or stop.agreed
+            last = step >= config.steps or stop.agreed
+            saved = last or step == start or step % config.save == 0
             if step > start:
-                saving = last or step % config.save == 0
-
                 # report
-                if saving or step % config.log == 0:
+                if saved or step % config.log == 0:
                     journal.row(lr, shown=last or step % config.log == 0)
 
                 # save
-                if saving:
+                if saved:
                     session.save(step, journal.seconds)
 
+            if step > start or not shown:  # a process that was killed may have saved a step and shown nothing of it
                 # validate
                 if _due(step, config.validate, config.steps):
                     journal.validation(step, session.validate())
-                if saving and session.lead:
+                if saved and session.lead:
                     journal.draw()
 
                 # preview
                 if _due(step, config.preview, config.steps):
                     session.preview(step)
+                if saved:
+                    session.mark_shown(step)
 
             # stop?
             if last:
@@ -83,15 +85,15 @@ def _fit(task: Task, run: Path, config: LoopConfig, report: Report) -> Path:
             numbers = session.step(step, lr, stop)
             step += 1
             journal.add(step, numbers)
+        session.agree(stop)
 
-    if step < config.steps:
+    if stop.agreed:
         session.report(
             f"stopped after step {step} of {config.steps}, saved in {run}: the same command goes on from there"
         )
-        if stop.signal == signal.SIGINT:
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
     return run
 
 
 def _due(step: int, every: int, steps: int) -> bool:
-    return bool(every) and (step == steps or step % every == 0)
+    return bool(every) and (step >= steps or step % every == 0)

@@ -96,10 +96,14 @@ class Session:
         self.batches: Iterator[Batch] = iter(())
         self.skipped = 0
 
-    def resume(self) -> tuple[int, float]:
-        """Take up the newest checkpoint. Returns its step and the seconds of training so far, or zeros."""
+    def resume(self) -> tuple[int, float, bool]:
+        """Take up the newest checkpoint, and clear away what a killed process left half written.
+
+        Returns its step and the seconds of training so far, or zeros, and whether all that is to be seen of this step
+        was made, see :meth:`mark_shown`.
+        """
         saved = checkpoint.latest(self.run, self.report)
-        step, seconds = 0, 0.0
+        step, seconds, shown, current = 0, 0.0, True, True
         if saved is not None:
             before = saved.settings
             if before["run"] == type(self.config).__name__:  # options that were added since have their defaults
@@ -111,14 +115,16 @@ class Session:
                 for optimizer in turn.optimizers:
                     checkpoint.load_optimizer(optimizer, self.task.module, saved.optimizer)
             step, seconds = saved.step, saved.seconds
-            current = checkpoint.exported(self.run) == step
-            self.machine.wait_for_everyone()  # all have looked before one writes
-            if not current:  # stopped between the checkpoint and its export
-                self.export(step)
-            if step < self.config.steps:
-                self.report(f"going on from step {step} in {self.run}")
+            current, shown = checkpoint.exported(self.run) == step, checkpoint.shown(self.run) == step
+        self.machine.wait_for_everyone()  # all have looked before one writes
+        if self.lead:
+            checkpoint.clear_leftovers(self.run, step, self.config.keep)
+        if not current:  # stopped between the checkpoint and its export
+            self.export(step)
+        if 0 < step < self.config.steps:
+            self.report(f"going on from step {step} in {self.run}")
         self.batches = self.task.batches(step, self.rank, self.world)
-        return step, seconds
+        return step, seconds, shown
 
     def step(self, step: int, lr: float, stop: Stop) -> dict[str, float]:
         """The optimizer step after ``step`` of them. Returns the loss, its parts and the norm of the gradient."""
@@ -249,13 +255,25 @@ class Session:
         module = self.averaged()
         if module is None:
             return
-        folder = self.run / "previews" / str(step)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with torch.no_grad():
-                self.task.preview(module, folder, step)
+            with checkpoint.replacing_folder(self.run / checkpoint.PREVIEWS / str(step)) as aside, torch.no_grad():
+                self.task.preview(module, aside, step)
         except (InputError, OSError) as error:
             self.report(f"WARNING: no preview at step {step}: {error}")
+
+    def mark_shown(self, step: int) -> None:
+        """Note that the saved ``step`` was validated, drawn and previewed, as far as that was due: a run that goes on
+        from it need not do so again."""
+        if self.lead:
+            try:
+                checkpoint.mark_shown(self.run, step)
+            except OSError as error:
+                raise self._unwritten(f"note of step {step}", error) from error
+
+    def agree(self, stop: Stop) -> None:
+        """Let all processes know whether one of them was told to stop."""
+        asked = torch.tensor(float(stop.asked), device=self.machine.device)
+        stop.agreed = self.machine.reduce(asked, reduction="sum").item() > 0
 
     def close(self) -> None:
         """End the processes that read the data. Left to the interpreter's end, that would wait for them for ever."""
