@@ -113,7 +113,7 @@ class CrashError(BaseException):
 
 
 @pytest.mark.usefixtures("small_shards")
-@pytest.mark.parametrize("error", [OSError, pytest.param(CrashError, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("error", [OSError, CrashError])
 def test_a_write_that_fails_at_any_step_loses_nothing(
     tmp_path: Path,
     config: PrepareConfig,  # noqa: F811

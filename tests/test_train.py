@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -187,13 +186,16 @@ def test_two_processes_equal_one_and_go_on_as_one(data: Path, tmp_path: Path, sh
     assert said.count(" 0.5" if sharding == "fsdp" else " 1.00") == 2  # of the weights in each
     assert flowreel.load(tmp_path / "run").config.trained.step == 2
     assert len(list((tmp_path / "run" / "previews" / "2").glob("*.png"))) == 2
-    alone = tmp_path / "alone"
-    shutil.copytree(tmp_path / "run", alone)
-    train(data, alone, config(), quiet)
-    near(tmp_path / "one", alone)
-    if sharding == "fsdp":
-        processes(data, tmp_path / "run", 4, sharding)
-        near(tmp_path / "one", tmp_path / "run")
+    train(data, tmp_path / "run", config(), quiet)
+    near(tmp_path / "one", tmp_path / "run")
+
+
+def test_shards_go_on_from_a_run_of_one_process(data: Path, tmp_path: Path):
+    train(data, tmp_path / "one", config(), quiet)
+    train(data, tmp_path / "run", config(steps=2), quiet)
+    said = processes(data, tmp_path / "run", 4, "fsdp")
+    assert said.count("sharded True") == 2
+    near(tmp_path / "one", tmp_path / "run")
 
 
 def test_sharding_needs_several_processes(data: Path, tmp_path: Path):
