@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
+import torch
+
+from flowreel import threads
 
 CODE = """
 import torch
@@ -35,3 +41,61 @@ def test_threads_from_before_flush_denormals_too() -> None:
     assert before == after == 3_000_000
     assert 0 < some < before  # what torch's own function reaches: the calling thread
     assert none == 0
+
+
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize(
+    ("running", "processors", "expected"),
+    [(0, 4, 4), (1, 4, 3), (3, 4, 1), (40, 4, 1), (3, 64, 4), (62, 64, 2), (None, 4, 4)],
+)
+def test_as_many_threads_as_processors_are_left(running, processors, expected) -> None:
+    sharing = threads.Sharing(lambda: running, processors)
+    for _ in range(3):
+        with sharing:
+            assert torch.get_num_threads() == expected
+        assert torch.get_num_threads() == 4
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_a_program_that_comes_or_goes_is_noticed_in_some_turns() -> None:
+    seen = []
+    sharing = threads.Sharing(lambda: 3 if 2 <= len(seen) < 12 else 0, 4)
+    for _ in range(24):
+        with sharing:
+            seen.append(torch.get_num_threads())
+    assert seen[:3] == [4, 4, 3]
+    assert seen[11] == 1
+    assert seen[-1] == 4
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_what_this_process_does_beside_is_counted() -> None:
+    def nobody() -> int:
+        return 0
+
+    with threads.Sharing(nobody, 4), threads.Sharing(nobody, 4):
+        assert torch.get_num_threads() == 3
+    with pytest.raises(ZeroDivisionError), threads.Sharing(nobody, 4):
+        _ = 1 / 0
+    with threads.Sharing(nobody, 4):
+        assert torch.get_num_threads() == 4
+
+
+@pytest.mark.skipif(not Path("/proc/loadavg").exists(), reason="only Linux says how many threads want to run")
+def test_our_own_threads_are_not_counted_among_the_others() -> None:
+    own = [threading.Thread(target=hashlib.pbkdf2_hmac, args=("sha256", b"", b"", 500_000)) for _ in range(8)]
+    for thread in own:  # which compute without holding the interpreter
+        thread.start()
+    left_out = []
+    while any(thread.is_alive() for thread in own):
+        everyone = int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0])
+        left_out.append(everyone - threads.others_running())
+    assert max(left_out) >= 8

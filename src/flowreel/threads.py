@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
+_SHARE = 0.3  # of the newest count in the average that decides
 _WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -23,6 +27,68 @@ def flush_denormals(on: bool = True) -> None:
     if runtime is not None and torch.get_num_threads() > 1:
         work = _WORK(lambda _: torch.set_flush_denormal(on) and None)
         runtime.GOMP_parallel(work, None, torch.get_num_threads(), 0)
+
+
+class Sharing:
+    """Leaves processors to other programs, as a context manager around a piece of work.
+
+    Threads that wait for one which another program has pushed aside are slower than one thread alone. So torch
+    computes with as many threads as there are processors that nobody else uses, at least one and no more than it had
+    before, which it has again afterwards. Where the system does not say how many threads want to run (all but Linux),
+    nothing changes.
+
+    Args:
+        running: gives how many threads of other programs are running or want to, None where nothing tells.
+        processors: of the machine.
+    """
+
+    _active = 0
+    _lock = threading.Lock()
+
+    def __init__(self, running: Callable[[], int | None] | None = None, processors: int | None = None) -> None:
+        self._running = running or others_running
+        self._processors = processors or os.cpu_count() or 1
+        self._others: float | None = None
+        self._before = 1
+
+    def __enter__(self) -> Self:
+        with Sharing._lock:
+            beside = Sharing._active  # pieces of work of this process
+            Sharing._active += 1
+        self._before = torch.get_num_threads()
+        running = self._running() if self._before > 1 else None
+        if running is not None:
+            now = running + beside
+            self._others = now if self._others is None else self._others + _SHARE * (now - self._others)
+            _set(min(self._before, max(1, self._processors - int(self._others + 0.5))))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with Sharing._lock:
+            Sharing._active -= 1
+        _set(self._before)
+
+
+def _set(count: int) -> None:
+    if count != torch.get_num_threads():
+        torch.set_num_threads(count)
+
+
+def others_running() -> int | None:
+    """How many threads of other processes are running or want to, as Linux counts them; None elsewhere."""
+    try:
+        everyone = int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0])
+        own = sum(_is_running(task) for task in Path("/proc/self/task").iterdir())
+    except (OSError, ValueError, IndexError):
+        return None
+    return max(0, everyone - own)
+
+
+def _is_running(task: Path) -> bool:
+    try:
+        return (task / "stat").read_bytes().rpartition(b")")[2].split()[0] == b"R"
+    except (OSError, IndexError):  # the thread has ended
+        return False
 
 
 @functools.cache
