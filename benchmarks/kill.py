@@ -1,16 +1,19 @@
 """Does anything get lost by `kill -9`? The real command is killed at random moments, again and again.
 
-    python benchmarks/kill.py prepare [--add] [--times 30] [--seed 0] [--folder FOLDER]
-    python benchmarks/kill.py train [--times 30] [--seed 0] [--folder FOLDER]
+    python benchmarks/kill.py prepare [--add] [--times 30] [--clips 64] [--seed 0] [--folder FOLDER]
+    python benchmarks/kill.py train [--times 30] [--clips 8] [--steps 240] [--seed 0] [--folder FOLDER]
+    python benchmarks/kill.py fit [--times 30] [--clips 8] [--steps 700] [--seed 0] [--folder FOLDER]
 
 Small clips are made, the command runs once undisturbed, then again and again in another folder, each time killed with
 all its processes: at a random moment of its work, or when a half-written file is seen. When it has been killed often
-enough and has come to its end, both folders are compared. Prints how many kills fell into which phase, what was done
-twice, and a line of JSON; the exit code is 1 if anything differs.
+enough and has come to its end, both folders are compared: all files are equal byte for byte, but for the seconds that a
+training notes. Prints how many kills fell into which phase, what was done twice, and a line of JSON; the exit code is 1
+if anything differs.
 
-prepare: shards, index and codec equal byte for byte, no clip encoded twice once it was finished. With --add half of
-the clips are prepared before, and the others are new in the folder when the kills begin.
-train: weights, moving average and optimizer of the last step equal to the bit, and every row of loss.csv.
+prepare: no clip is encoded twice once it was finished. With --add half of the clips are prepared before, and the others
+are new in the folder when the kills begin.
+train: checkpoints, curves, validation and previews are compared too.
+fit: prepare without a codec, which first fits one.
 """
 
 from __future__ import annotations
@@ -26,57 +29,59 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from flowreel.config import WorldConfig
 from flowreel.report import silent
 from flowreel.worldfiles import write_world
 
-STEPS, SAVE = 240, 6
+SAVE = 6
 Phase = Callable[[Path], str]
 
 
 @dataclass
 class Victim:
-    """A command that writes into ``out``. ``phase`` tells from what lies there what a kill has interrupted, ``note``
-    is called after each of them."""
+    """A command that writes into ``out`` and ``lasts`` so many seconds.
+
+    ``phase`` tells from what lies there what a kill has interrupted, ``note`` is called after each of them."""
 
     out: Path
     command: Callable[[int], list[str]]
     phase: Phase
     note: Callable[[], None]
+    lasts: float
     kills: Counter[str] = field(default_factory=Counter)
     lives: int = 0
 
     def suffer(self, times: int, rng: random.Random) -> None:
         """Run it to its end, killed ``times`` times on the way if it lasts so long."""
         while True:
-            process = start(self.command(self.lives))
-            self.lives += 1
-            if self.kills.total() < times and self._wait(process, rng):
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                self.kills[self.phase(self.out)] += 1
-                self.note()
-            elif process.wait():
-                raise SystemExit(
-                    f"{' '.join(self.command(0))} failed:\n{process.stderr.read() if process.stderr else ''}"
-                )
-            else:
-                return
+            with start(self.command(self.lives)) as process:
+                self.lives += 1
+                if self.kills.total() < times and self._wait(process, rng):
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+                    self.kills[self.phase(self.out)] += 1
+                    self.note()
+                else:
+                    _, said = process.communicate()
+                    if process.returncode:
+                        raise SystemExit(f"flowreel {' '.join(self.command(0))} failed:\n{said}")
+                    return
             print(f"\r{self.kills.total()} of {times} kills", end="", flush=True)
 
     def _wait(self, process: subprocess.Popen[str], rng: random.Random) -> bool:
         """Until the moment to kill; False if the command came to its end before."""
         early = rng.random() < 0.1
         if early:
-            return not ends_within(process, rng.uniform(0.1, 4), lambda: False)
+            return not ends_within(process, rng.uniform(0.1, min(4, self.lasts)), lambda: False)
         before = names(self.out)
         ends_within(process, 120, lambda: names(self.out) != before)  # it has begun to work
         if rng.random() < 0.5:
-            ends_within(process, rng.uniform(0, 1.5), lambda: False)
+            ends_within(process, rng.uniform(0, min(1.5, self.lasts / 4)), lambda: False)
             return process.poll() is None
         skip = rng.randrange(4)  # half-written files to let pass
         seen: set[str] = set()
@@ -122,19 +127,63 @@ def half_written(name: str) -> bool:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Every file with its bytes, but without the seconds that a training notes."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: timeless(path) for name, path in files.items()}
+
+
+def timeless(path: Path) -> bytes:
+    if path.name == "loss.csv":
+        head, *rows = [line.split(",") for line in path.read_text().splitlines()]
+        kept = [place for place, name in enumerate(head) if name != "seconds"]
+        return json.dumps([[row[place] for place in kept] for row in (head, *rows)]).encode()
+    if path.name == "state.json":
+        return json.dumps(json.loads(path.read_bytes()) | {"seconds": None}).encode()
+    return path.read_bytes()
+
+
+def compare(
+    folder: Path,
+    command: Callable[[Path, int], list[str]],
+    times: int,
+    rng: random.Random,
+    phase: Phase,
+    noting: Callable[[Path], Callable[[], None]],
+    begun: Path | None = None,
+) -> dict[str, Any]:
+    """Run ``command(out, life)`` undisturbed, then in other folders until there were so many kills, each beginning with
+    what is in ``begun``. ``noting(out)`` gives what is called after each kill."""
+    whole = folder / "whole" / "out"  # its name is in pictures
+    if begun:
+        shutil.copytree(begun, whole)
+    start = time.monotonic()
+    end(command(whole, 0))
+    lasts = time.monotonic() - start
+    kills: Counter[str] = Counter()
+    rounds, differing = 0, set()
+    while kills.total() < times:
+        out = folder / f"killed{rounds}" / "out"
+        if begun:
+            shutil.copytree(begun, out)
+        victim = Victim(out, lambda life, out=out: command(out, life), phase, noting(out), lasts)
+        victim.suffer(times - kills.total(), rng)
+        kills += victim.kills
+        differing |= {name for name, _ in content(out).items() ^ content(whole).items()}
+        rounds += 1
+    return {"kills": dict(kills), "rounds": rounds, "differing": sorted(differing), "equal": not differing}
 
 
 # --- prepare ------------------------------------------------------------------------------------------------------
 
 
-def prepare(folder: Path, times: int, rng: random.Random, add: bool = False) -> dict[str, object]:
-    clips, codec, whole, begun = (folder / name for name in ("clips", "codec", "whole", "begun"))
-    write_world(clips, WorldConfig(count=64, seconds=6, size=64), silent)
+def prepare(folder: Path, times: int, rng: random.Random, count: int, add: bool = False) -> dict[str, Any]:
+    clips, codec, begun = (folder / name for name in ("clips", "codec", "begun"))
+    write_world(clips, WorldConfig(count=count, seconds=6, size=64), silent)
     (clips / "train" / "bounce" / "broken.mp4").write_bytes(b"not a film")
     untrained_codec(codec)
 
-    def command(out: Path, workers: int) -> list[str]:
+    def command(out: Path, life: int) -> list[str]:
+        workers = 2 if life % 3 == 2 else 1
         options = ["--codec", str(codec), "--size", "64", "--shard_mb", "1", "--workers", str(workers)]
         return ["prepare", str(clips), str(out), *options]
 
@@ -142,21 +191,16 @@ def prepare(folder: Path, times: int, rng: random.Random, add: bool = False) -> 
         later = sorted(clips.rglob("*.mp4"))[::2]
         for path in later:
             path.rename(path.with_suffix(".later"))
-        end(command(begun, 1))
+        end(command(begun, 0))
         for path in later:
             path.with_suffix(".later").rename(path)
-        shutil.copytree(begun, whole)
-    end(command(whole, 1))
-    kills: Counter[str] = Counter()
-    rounds, equal, lost, twice = 0, True, 0, 0
-    while kills.total() < times:
-        out = folder / f"killed{rounds}"
-        if add:
-            shutil.copytree(begun, out)
+    lost, twice = 0, 0
+
+    def noting(out: Path) -> Callable[[], None]:
         parts: dict[str, int] = {}
         done: set[str] = set()
 
-        def note(out: Path = out, parts: dict[str, int] = parts, done: set[str] = done) -> None:
+        def note() -> None:
             nonlocal lost, twice
             now = {path.name: path.stat().st_ino for path in (out / ".parts").rglob("*.safetensors")}
             twice += sum(name in done or parts.get(name, inode) != inode for name, inode in now.items())
@@ -166,19 +210,12 @@ def prepare(folder: Path, times: int, rng: random.Random, add: bool = False) -> 
             parts.clear()
             parts.update(now)
 
-        victim = Victim(out, lambda life, out=out: command(out, 2 if life % 3 == 2 else 1), prepare_phase, note)
-        victim.suffer(times - kills.total(), rng)
-        kills += victim.kills
-        equal = equal and content(out) == content(whole)
-        rounds += 1
-    return {
-        "command": "prepare --add" if add else "prepare",
-        "kills": dict(kills),
-        "rounds": rounds,
-        "clips encoded twice": twice,
-        "clips lost": lost,
-        "equal": equal and not twice and not lost,
-    }
+        return note
+
+    figures = compare(folder, command, times, rng, prepare_phase, noting, begun if add else None)
+    figures["equal"] = figures["equal"] and not twice and not lost
+    named = {"command": "prepare --add" if add else "prepare"}
+    return named | figures | {"clips encoded twice": twice, "clips lost": lost}
 
 
 def shards(out: Path) -> int:
@@ -204,13 +241,13 @@ def prepare_phase(out: Path) -> str:
 # --- train --------------------------------------------------------------------------------------------------------
 
 
-def train(folder: Path, times: int, rng: random.Random) -> dict[str, object]:
-    clips, codec, data, whole = (folder / name for name in ("clips", "codec", "data", "whole"))
-    write_world(clips, WorldConfig(count=8, seconds=3, size=32), silent)
+def train(folder: Path, times: int, rng: random.Random, count: int, steps: int) -> dict[str, Any]:
+    clips, codec, data = (folder / name for name in ("clips", "codec", "data"))
+    write_world(clips, WorldConfig(count=count, test=0.25, seconds=3, size=32), silent)
     untrained_codec(codec)
     end(["prepare", str(clips), str(data), "--size", "32", "--codec", str(codec), "--workers", "1"])
 
-    def command(out: Path) -> list[str]:
+    def command(out: Path, _: int) -> list[str]:
         sizes = {
             "model.dim": 32,
             "model.depth": 2,
@@ -219,51 +256,22 @@ def train(folder: Path, times: int, rng: random.Random) -> dict[str, object]:
             "batch": 4,
             "objective.blocks": 1,
         }
-        sizes |= {"steps": STEPS, "save": SAVE, "log": 1, "preview": 0, "validate": 0}
+        sizes |= {"steps": steps, "save": SAVE, "log": 1, "preview": SAVE, "validate": SAVE, "data.validation": 4}
         roles = ["--objective.contexts", "2", "--objective.roles.context", "0.3"]
         return ["train", str(data), str(out), *(f"--{name}={value}" for name, value in sizes.items()), *roles]
 
-    end(command(whole))
-    kills: Counter[str] = Counter()
-    rounds, equal, again = 0, True, 0
-    while kills.total() < times:
-        out = folder / f"killed{rounds}"
+    again = 0
 
-        def note(out: Path = out) -> None:
+    def noting(out: Path) -> Callable[[], None]:
+        def note() -> None:
             nonlocal again
             saved = max((int(p.name) for p in (out / "training").glob("[0-9]*")), default=0)
             again += max(0, last_step(out) - saved)
 
-        victim = Victim(out, lambda _, out=out: command(out), train_phase, note)
-        victim.suffer(times - kills.total(), rng)
-        kills += victim.kills
-        last = f"training/{STEPS}"
-        equal = equal and tensors(out / last) == tensors(whole / last) and curve(out) == curve(whole)
-        equal = equal and tensors(out) == tensors(whole)
-        rounds += 1
-    steps = rounds * STEPS
-    return {
-        "command": "train",
-        "kills": dict(kills),
-        "rounds": rounds,
-        "steps": steps,
-        "steps done again": again,
-        "equal": equal,
-    }
+        return note
 
-
-def tensors(folder: Path) -> dict[str, bytes]:
-    """The files of weights right in a folder; safetensors is the same bytes for the same numbers."""
-    found = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
-    assert found, f"{folder} has no weights"
-    return found
-
-
-def curve(run: Path) -> list[list[str]]:
-    """loss.csv without what clocks say."""
-    head, *rows = [line.split(",") for line in (run / "loss.csv").read_text().splitlines()]
-    kept = [place for place, name in enumerate(head) if "seconds" not in name and "per_second" not in name]
-    return [[row[place] for place in kept] for row in (head, *rows)]
+    figures = compare(folder, command, times, rng, train_phase, noting)
+    return {"command": "train"} | figures | {"steps": figures["rounds"] * steps, "steps done again": again}
 
 
 def last_step(run: Path) -> int:
@@ -276,12 +284,27 @@ def train_phase(out: Path) -> str:
     left = {path.relative_to(out).as_posix() for path in out.rglob("*")} if out.exists() else set()
     if any(name.startswith("training/.tmp-") for name in left):
         return "writing a checkpoint"
+    if any(name.startswith("previews/.tmp-") for name in left):
+        return "writing a preview"
     if any(".tmp-" in name for name in left):
         return "writing the export"
     return "training" if any(name.startswith("training/") for name in left) else "before the first step"
 
 
-# --- both ---------------------------------------------------------------------------------------------------------
+# --- fit ----------------------------------------------------------------------------------------------------------
+
+
+def fit(folder: Path, times: int, rng: random.Random, count: int, steps: int) -> dict[str, Any]:
+    clips = folder / "clips"
+    write_world(clips, WorldConfig(count=count, test=0.25, seconds=3, size=32), silent)
+
+    def command(out: Path, _: int) -> list[str]:
+        return ["prepare", str(clips), str(out), "--size", "32", "--codec_steps", str(steps), "--workers", "1"]
+
+    def phase(out: Path) -> str:
+        return prepare_phase(out) if (out / "preparation.json").exists() else train_phase(out / "codec-training")
+
+    return {"command": "fit"} | compare(folder, command, times, rng, phase, lambda _: lambda: None)
 
 
 def untrained_codec(folder: Path) -> None:
@@ -299,22 +322,28 @@ def end(command: list[str]) -> None:
         raise SystemExit(f"flowreel {' '.join(command)} failed:\n{said}")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 if nothing differs, else 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("command", choices=["prepare", "train"])
+    parser.add_argument("command", choices=["prepare", "train", "fit"])
     parser.add_argument("--add", action="store_true", help="prepare: kill it while it adds clips")
     parser.add_argument("--times", type=int, default=30)
+    parser.add_argument("--clips", type=int, help="how many; 64 for prepare, else 8")
+    parser.add_argument("--steps", type=int, help="of training; 240 for train, 700 for fit")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where to work; kept. Without it a temporary folder")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
-        arguments = args.folder or Path(temporary), args.times, random.Random(args.seed)
-        result = train(*arguments) if args.command == "train" else prepare(*arguments, add=args.add)
-    kills = result["kills"]
-    assert isinstance(kills, dict)
+        given = args.folder or Path(temporary), args.times, random.Random(args.seed)
+        if args.command == "prepare":
+            result = prepare(*given, args.clips or 64, add=args.add)
+        elif args.command == "train":
+            result = train(*given, args.clips or 8, args.steps or 240)
+        else:
+            result = fit(*given, args.clips or 8, args.steps or 700)
     print()
-    for phase, count in sorted(kills.items()):
+    for phase, count in sorted(result["kills"].items()):
         print(f"{count:4} kills: {phase}")
     for name, value in result.items():
         if name not in ("kills", "command"):

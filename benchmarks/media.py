@@ -11,7 +11,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
@@ -42,14 +42,14 @@ def seconds(work: Callable[[], None]) -> float:
     return time.process_time() - begin
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--fps", type=float, default=10)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     demux.threads = 1
     paths = [source.path for source in find_clips(args.folder)]
     taken: dict[Path, list[tuple[float, float]]] = {path: [] for path in paths}

@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -63,14 +64,15 @@ def roll(frames: int, steps: int, context: int, guidance: float) -> list[dict[st
     return rows
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 if memory and time are flat, else 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=2, help="solver steps per frame")
     parser.add_argument("--context", type=int, default=2, help="finished frames kept in the window")
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     print(f"{'frame':>8} {'resident MB':>12} {'ms per frame':>12}")
@@ -80,8 +82,8 @@ def main() -> None:
     for name, change in (("memory", f"{grown:+.1f} MB"), ("time", f"x {slower:.2f}")):
         print(f"{name} is {'flat' if flat[name] else 'NOT FLAT'}: {change} from frame {rows[0]['frame']} on")
     print(json.dumps({"benchmark": "rolling", **vars(options), "rows": rows, "flat": flat}))
-    sys.exit(0 if all(flat.values()) else 1)
+    return 0 if all(flat.values()) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

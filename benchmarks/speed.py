@@ -1,6 +1,6 @@
 """How fast is it, as a share of what the machine can do?
 
-    python benchmarks/speed.py [--only FLAV-S/2 loader ...] [--rounds 7] [--json FILE] [--device cuda]
+    python benchmarks/speed.py [--only FLAV-S/2 loader ...] [--rounds 7] [--json FILE] [--device cuda] [--quick]
 
 Prints a table with a target beside each figure, and writes JSON with every round. What is compared is measured in turn
 in the same run, and a figure is the median over the rounds: leave the machine to it. The networks have random weights,
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flowreel import machine
@@ -37,15 +37,18 @@ def parts(options: argparse.Namespace) -> dict[str, Callable[[], list[Row]]]:
     """What there is to measure on this device, by name."""
     device = torch.device(options.device)
     if device.type == "cuda":
-        return {size: lambda size=size: speed_gpu.measure(size, options.rounds, device) for size in GPU_SIZES}
+        return {
+            size: lambda size=size: speed_gpu.measure(size, options.rounds, device, options.quick) for size in GPU_SIZES
+        }
     networks = {
-        name: lambda case=case: speed_networks.measure(case, options.rounds, device)
-        for name, case in speed_networks.CPU_CASES.items()
+        case.name: lambda case=case: speed_networks.measure(case, options.rounds, device)
+        for case in speed_networks.cpu_cases(options.quick)
     }
+    windows, clips, length = (speed_data.BATCH, 2, 0.5) if options.quick else (3200, 64, 8.0)
     return {
         **networks,
-        "loader": lambda: [speed_data.loader(options.rounds)],
-        "prepare": lambda: [speed_data.preparation(options.rounds, options.clips, options.workers)],
+        "loader": lambda: [speed_data.loader(options.rounds, windows, clips)],
+        "prepare": lambda: [speed_data.preparation(options.rounds, options.clips, options.workers, length)],
     }
 
 
@@ -72,7 +75,7 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="some of the parts alone")
     parser.add_argument("--rounds", type=int, default=7)
@@ -81,7 +84,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="for the networks, on the CPU")
     parser.add_argument("--clips", type=Path, help="a folder of clips for prepare; else some are made")
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare, and that decode")
-    options = parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="of small shapes: whether it runs, not how fast it is")
+    options = parser.parse_args(arguments)
     if options.rounds < 1 or options.workers < 1:
         parser.error(f"--rounds and --workers must be at least 1, not {options.rounds} and {options.workers}")
     known = parts(options)

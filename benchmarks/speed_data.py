@@ -39,11 +39,11 @@ BATCH = 16
 SHAPE = LatentShape(4, 32, 32, 256, 10, TIMING.fps)
 
 
-def loader(rounds: int, windows: int = 3200) -> Row:
+def loader(rounds: int, windows: int, clips: int) -> Row:
     """Windows a second of R-FLAV's shape, in batches as training takes them, by one process with one thread."""
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
-        dataset = WindowDataset(_prepared(Path(folder)), config=DataConfig(window=10))
+        dataset = WindowDataset(_prepared(Path(folder), clips), config=DataConfig(window=10))
         order = GlobalOrder(BATCH, 0, windows // BATCH)
 
         def read() -> None:
@@ -62,7 +62,7 @@ def loader(rounds: int, windows: int = 3200) -> Row:
     return Row("loader", "windows a second, one core", values, TARGET_WINDOWS, extra)
 
 
-def _prepared(folder: Path, clips: int = 64, frames: int = 60) -> Path:
+def _prepared(folder: Path, clips: int, frames: int = 60) -> Path:
     """A prepared folder of noise, as ``flowreel prepare`` lays it out."""
     generator = torch.Generator().manual_seed(0)
     config = CodecConfig(VideoCodecConfig(channels=SHAPE.channels), AudioCodecConfig())
@@ -85,15 +85,16 @@ def _prepared(folder: Path, clips: int = 64, frames: int = 60) -> Path:
     return folder
 
 
-def preparation(rounds: int, clips: Path | None, workers: int) -> Row:
+def preparation(rounds: int, clips: Path | None, workers: int, length: float) -> Row:
     """The time that decoding every frame and sound of the clips takes over that of preparing them (random small
-    autoencoder, 64 x 64 at 10 frames a second), both by ``workers`` processes and with their start."""
+    autoencoder, 64 x 64 at 10 frames a second), both by ``workers`` processes and with their start. Without ``clips``
+    some of ``length`` seconds are made."""
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder)
         codec = made / "codec"
         torch.manual_seed(0)
         Codec(CodecConfig(VideoCodecConfig()), Timing(TIMING.fps, 0, 0)).save(codec)
-        source = clips or _film(made / "clips")
+        source = clips or _film(made / "clips", length)
         paths = [str(clip.path) for clip in find_clips(source)]
         config = PrepareConfig(codec=str(codec), audio="auto", workers=workers)
         number = itertools.count()
@@ -136,7 +137,7 @@ def _decode(path: str, threads: int = 1) -> int:
     return frames
 
 
-def _film(folder: Path, clips: int = 12, length: float = 8.0, fps: int = 25) -> Path:
+def _film(folder: Path, length: float, clips: int = 12, fps: int = 25) -> Path:
     """Clips of 640 x 360 in H.264 with sound: a texture that drifts, and a little grain."""
     rng = np.random.default_rng(0)
     folder.mkdir()

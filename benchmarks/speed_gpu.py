@@ -52,12 +52,12 @@ class Replayed:
         return {k: v.clone() for k, v in self._out.items()}
 
 
-def measure(size: str, rounds: int, device: torch.device) -> list[Row]:
+def measure(size: str, rounds: int, device: torch.device, quick: bool) -> list[Row]:
     """All rows of one network."""
-    rows = _train(Case.flav(size, TRAIN_BATCH), rounds, device)
+    rows = _train(Case.flav(size, TRAIN_BATCH, quick), rounds, device)
     gc.collect()
     torch.cuda.empty_cache()
-    return [*rows, *_sample(Case.flav(size, ROLL_BATCH), rounds, device)]
+    return [*rows, *_sample(Case.flav(size, ROLL_BATCH, quick), rounds, device)]
 
 
 def _train(case: Case, rounds: int, device: torch.device) -> list[Row]:
@@ -110,7 +110,7 @@ def _rows(
     extra: dict[str, Any],
 ) -> list[Row]:
     """Images a second, the share of a matmul's rate, and the most memory that was allocated."""
-    arithmetic, square = product(device)
+    arithmetic, square = product(device, case.quick)
     for _ in range(3):  # compiles
         work()
         arithmetic()

@@ -47,19 +47,27 @@ class Case:
     frames: int
     block: int
     batch: int = 1
+    quick: bool = False
 
     @classmethod
-    def flav(cls, size: str, batch: int = 1) -> Case:
+    def flav(cls, size: str, batch: int = 1, quick: bool = False) -> Case:
         """R-FLAV at 256 x 256 pixels, 10 frames a second: latents of 32 x 32, 256 mels, 10 mel steps per frame."""
         train = presets.preset("rflav-b1")
         config = replace(presets.model(size), causal=train.model.causal)
-        return cls(size, config, LatentShape(4, 32, 32, 256, 10, 10.0), train, train.data.window, 1, batch)
+        case = cls(size, config, LatentShape(4, 32, 32, 256, 10, 10.0), train, train.data.window, 1, batch)
+        return case.small() if quick else case
 
     @classmethod
-    def flowfield(cls, size: str, frames: int, batch: int = 1) -> Case:
+    def flowfield(cls, size: str, frames: int, quick: bool = False) -> Case:
         """GenerativeFlow with latents of 32 x 32 instead of 40 x 40, and ``frames`` instead of 72; it makes clips."""
         train = presets.preset("generativeflow-s4")
-        return cls(size, presets.model(size), LatentShape(4, 32, 32, fps=24.0), train, frames, frames, batch)
+        case = cls(size, presets.model(size), LatentShape(4, 32, 32, fps=24.0), train, frames, frames)
+        return case.small() if quick else case
+
+    def small(self) -> Case:
+        """The same with latents of 4 x 4 and one block, for a quick look at whether it runs."""
+        config = replace(self.config, depth=1)
+        return replace(self, config=config, shape=replace(self.shape, height=4, width=4), quick=True)
 
     def build(self, device: torch.device) -> Network:
         """The network with weights that are nowhere zero: fresh ones would leave branches with nothing to do."""
@@ -77,10 +85,10 @@ class Case:
         return torch.zeros(self.batch, dtype=torch.long, device=device)
 
 
-CPU_CASES = {
-    case.name: case
-    for case in (Case.flav("FLAV-S/2"), Case.flav("FLAV-B/2"), Case.flowfield("FlowField-S/4", frames=16))
-}
+def cpu_cases(quick: bool) -> list[Case]:
+    """What is measured on the CPU."""
+    flav = [Case.flav(size, quick=quick) for size in ("FLAV-S/2", "FLAV-B/2")]
+    return [*flav, Case.flowfield("FlowField-S/4", frames=16, quick=quick)]
 
 
 def forward(case: Case, model: Network, device: torch.device) -> Callable[[], Latents]:
@@ -153,9 +161,10 @@ def flops(work: Callable[[], object]) -> tuple[int, int]:
     return total - sum(count for kernel, count in counted.items() if kernel in kernels), total
 
 
-def product(device: torch.device) -> tuple[Callable[[], Tensor], int]:
-    """A large matrix product, in float32 on the CPU and bfloat16 on a GPU, and its FLOPs."""
+def product(device: torch.device, quick: bool) -> tuple[Callable[[], Tensor], int]:
+    """A large matrix product (``quick``: a small one), in float32 on the CPU and bfloat16 on a GPU, and its FLOPs."""
     side, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (3072, torch.float32)
+    side = 128 if quick else side
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     return lambda: a @ b, 2 * side**3
 
@@ -169,7 +178,7 @@ def measure(case: Case, rounds: int, device: torch.device) -> list[Row]:
         "rolling": turn(case, Remembered(model, entries=STEPS + 2), device),
         "training step": training_step(case, training.train(), device),
     }
-    arithmetic, square = product(device)
+    arithmetic, square = product(device, case.quick)
     counted = {}
     for name, do in work.items():  # the first call of each is its warm-up
         do()

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -198,21 +198,23 @@ def memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def speed(pipe: flowreel.Pipeline, where: str) -> Figures:
-    """Rolling into an mp4, as a multiple of real time; and seconds of ``flowreel generate`` from a cold start."""
+def speed(pipe: flowreel.Pipeline, where: str, seconds: float) -> Figures:
+    """Rolling into an mp4, as a multiple of real time, of about four clips of ``seconds``; and how long ``flowreel
+    generate`` takes for one, from a cold start."""
     with tempfile.TemporaryDirectory() as folder:
         stream = pipe.stream(label=0, seed=SEED)
         next(stream)
         height, width = next(stream).frames.shape[1:3]
-        fps, rate, seconds = pipe.config.timing.fps, pipe.config.timing.sample_rate, 30.0
+        fps, rate = pipe.config.timing.fps, pipe.config.timing.sample_rate
         start, made = time.perf_counter(), 0.0
         with Writer(Path(folder) / "roll.mp4", fps=fps, height=height, width=width, sample_rate=rate) as writer:
-            while made < seconds:
+            while made < 4 * seconds:
                 clip = next(stream)
                 writer.write(clip)
                 made += clip.seconds
         rolling = made / (time.perf_counter() - start)
-        command = [sys.executable, "-m", "flowreel", "generate", where, "--out", f"{folder}/clip.mp4", "--seconds", "8"]
+        command = [sys.executable, "-m", "flowreel", "generate", where, "--out", f"{folder}/clip.mp4"]
+        command += ["--seconds", str(seconds)]
         start = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)
         return {"rolling": rolling, "cold_start": time.perf_counter() - start}
@@ -239,7 +241,7 @@ def measure(pipe: flowreel.Pipeline, options: argparse.Namespace, figures: Figur
                 print(f"{name} {label}: {time.perf_counter() - start:.0f} s", flush=True)
                 keep()
     if "speed" in options.only and "speed" not in figures:
-        figures["speed"] = speed(pipe, options.pipe)
+        figures["speed"] = speed(pipe, options.pipe, options.seconds)
         keep()
     if "roll" in options.only and "roll" not in figures:
         figures["roll"] = roll(pipe, options.minutes)
@@ -295,7 +297,8 @@ def table(figures: Figures) -> Iterator[str]:
         yield ""
         yield (
             f"Rolling into an mp4: {figures['speed']['rolling']:.2f} times real time. "
-            f"`flowreel generate` of 8 s from a cold start: {figures['speed']['cold_start']:.1f} s."
+            f"`flowreel generate` of {figures['of']['seconds']:g} s from a cold start: "
+            f"{figures['speed']['cold_start']:.1f} s."
         )
 
 
@@ -324,7 +327,7 @@ def fingerprint(pipe: flowreel.Pipeline) -> str:
     return hashlib.sha256(b"".join(tensors)).hexdigest()[:16]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     names = [*PER_CLASS, "speed", "roll"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pipe", default="world")
@@ -333,7 +336,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="of the roll")
     parser.add_argument("--only", type=lambda text: text.split(","), default=names, help=", ".join(names))
     parser.add_argument("--json", type=Path, help="keep the figures here, and go on from those that are there")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if unknown := set(options.only) - set(names):
         parser.error(f"--only {', '.join(unknown)}: choose from {', '.join(names)}")
     machine.keep_memory()  # as the command line does
