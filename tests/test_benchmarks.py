@@ -1,4 +1,4 @@
-"""The benchmarks fit the package that they measure: each of them runs with its smallest settings. No figure is judged."""
+"""The benchmarks fit the package that they measure: each of them runs with its smallest settings."""
 
 from __future__ import annotations
 
