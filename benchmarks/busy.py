@@ -20,17 +20,15 @@ from itertools import islice
 import flowreel
 from flowreel.media import Clip
 
-TURNS = 20  # of a tenth of a second
 
-
-def rolling(stream: Iterator[Clip], others: int) -> float:
-    """Seconds for a second of video, at the median, while ``others`` programs compute."""
+def rolling(stream: Iterator[Clip], others: int, turns: int) -> float:
+    """Seconds for a second of video, at the median of ``turns``, while ``others`` programs compute."""
     command = [sys.executable, "-c", "while True: pass"]
     programs = [subprocess.Popen(command) for _ in range(others)]
     try:
         time.sleep(0.5)
         seconds = []
-        for _ in range(TURNS):
+        for _ in range(turns):
             begun = time.perf_counter()
             chunk = next(stream)
             seconds.append((time.perf_counter() - begun) / chunk.seconds)
@@ -41,13 +39,13 @@ def rolling(stream: Iterator[Clip], others: int) -> float:
             program.wait()
 
 
-def main(rounds: int) -> None:
-    pipe = flowreel.load("world")
-    stream = pipe.stream(label=0)
-    for _ in islice(stream, TURNS):  # the warm-up, whose time is not that of a turn
+def main(rounds: int = 3, pipe: str = "world", turns: int = 20) -> None:
+    """A turn is a tenth of a second of video with the shipped pipeline."""
+    stream = flowreel.load(pipe).stream(label=0)
+    for _ in islice(stream, turns):  # the warm-up, whose time is not that of a turn
         pass
     every = sorted({0, 1, os.cpu_count() or 1})
-    measured = [{others: rolling(stream, others) for others in every} for _ in range(rounds)]
+    measured = [{others: rolling(stream, others, turns) for others in every} for _ in range(rounds)]
     for others in every:
         ratios = [one[others] / one[0] for one in measured]
         seconds = statistics.median(one[others] for one in measured)
@@ -58,4 +56,4 @@ def main(rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    main(*map(int, sys.argv[1:2]))

@@ -20,7 +20,7 @@ from tests.test_prepare import write_clip
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-RUN = {"cold_start", "kill", "live", "media", "rolling", "speed", "world"}
+RUN = {"busy", "cold_start", "kill", "live", "media", "rolling", "speed", "world"}
 PARTS = {"speed_data", "speed_gpu", "speed_networks", "speed_rows"}
 
 
@@ -53,6 +53,11 @@ def test_every_file_is_known_here(benchmark: Any) -> None:
 def test_cold_start(benchmark: Any, capfd: pytest.CaptureFixture[str]) -> None:
     benchmark("cold_start").main(1)
     assert "first solver step" in capfd.readouterr().out
+
+
+def test_busy(benchmark: Any, pipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark("busy").main(1, pipe, turns=1)
+    assert "beside 1 other programs" in capsys.readouterr().out
 
 
 def test_rolling(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
