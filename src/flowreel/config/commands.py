@@ -114,10 +114,10 @@ class ServeConfig(LoadConfig):
     """A run of ``flowreel serve``. ``host`` other than this machine's own addresses needs a ``token``, which viewers
     give as ?token=..., or ``no_token``. ``allow_host``: further names that the server answers to, such as that of a
     proxy before it, as A,B. ``max_viewers``: 0 is as many as this machine rolls for in real time, at least
-    one. ``broadcast``: one generation, which all viewers see and nobody steers. ``label``, ``seed``, ``guidance`` and
-    ``steps``: what a viewer sees who asks for nothing; without a seed each sees another. ``precision`` "bfloat16" is
-    faster on GPUs and on CPUs that know it. Requests may bring at most
-    ``upload_mb`` and ``media_seconds``, and ask for clips of at most ``clip_seconds``."""
+    one. ``broadcast``: one generation, which all viewers see and nobody steers. ``label``, ``seed``, ``guidance``,
+    ``steps`` and ``window`` (frames): what a viewer sees who asks for nothing; without a seed each sees another.
+    ``precision`` "bfloat16" is faster on GPUs and on CPUs that know it. Requests may bring at most ``upload_mb`` and
+    ``media_seconds``, and ask for clips of at most ``clip_seconds``."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -130,6 +130,7 @@ class ServeConfig(LoadConfig):
     seed: int | None = None
     guidance: float | None = None
     steps: int | None = None
+    window: int | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     device: str | None = None
     upload_mb: float = 32.0

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flowreel.errors import InputError, require
+from flowreel.report import Progress
 
 if TYPE_CHECKING:
     import uvicorn
@@ -39,6 +40,7 @@ def serve(pipe: str, config: ServeConfig, report: Report) -> None:
     for module in ("starlette", "uvicorn", "websockets"):
         require(module, "serve")
     from flowreel.loading import load
+    from flowreel.serve.pace import slowness
     from flowreel.serve.roll import Wish
     from flowreel.serve.studio import Studio
     from flowreel.settings import makes_clips
@@ -55,28 +57,34 @@ def serve(pipe: str, config: ServeConfig, report: Report) -> None:
         if makes_clips(pipeline.config):
             raise InputError("this model makes clips of a fixed length and can't roll: use flowreel generate")
         label = None if config.label is None else pipeline.class_name(config.label, 0)
-        wish = Wish(label, config.seed, config.guidance, config.steps, config.precision)
-        report(f"warming {pipe} up ...")
-        speed = warm_up(pipeline, wish)
+        wish = Wish(label, config.seed, config.guidance, config.steps, config.window, config.precision)
+        speed = warm_up(pipeline, wish, pipe)
         places = config.max_viewers or (BROADCAST_PLACES if config.broadcast else max(1, int(speed)))
         studio = Studio(pipeline, places=places, broadcast=config.broadcast, ahead=AHEAD, wish=wish)
         studio.counts.speed = speed
         report(f"{speed:.2f} times real time; {places} viewer{'s' if places > 1 else ''} at a time")
+        if speed < 1:
+            report(slowness(speed, wish, pipeline.config))
         server = make_server(studio, pipe, config)
         address = _address(config, listening)
         asyncio.run(run(server, studio, listening, lambda: report(f"ready: {address}")))
     report("stopped")
 
 
-def warm_up(pipeline: Pipeline, wish: Wish) -> float:
+def warm_up(pipeline: Pipeline, wish: Wish, name: str) -> float:
     """Generate a little, so that the first viewer need not wait for what is done once; the real-time factor."""
-    stream = pipeline.stream(label=wish.label, seed=wish.seed or 0, **wish.settings)
-    next(stream)
-    next(stream)
-    begun, made = time.perf_counter(), 0.0
-    while made < WARM_SECONDS and time.perf_counter() - begun < 4 * WARM_SECONDS:
-        made += next(stream).seconds
-    return made / (time.perf_counter() - begun)
+    with Progress(f"warming {name} up") as progress:
+        progress.update(0, "the first window takes shape")
+        stream = pipeline.stream(label=wish.label, seed=wish.seed or 0, **wish.settings)
+        next(stream)
+        next(stream)
+        begun, made, took = time.perf_counter(), 0.0, 0.0
+        while made < WARM_SECONDS and took < 4 * WARM_SECONDS:
+            made += next(stream).seconds
+            took = time.perf_counter() - begun
+            share = max(made / WARM_SECONDS, took / (4 * WARM_SECONDS))
+            progress.update(min(1.0, share), f"{made:.1f} s made, {made / took:.2g} times real time")
+    return made / took
 
 
 def make_server(studio: Studio, name: str, config: ServeConfig) -> uvicorn.Server:

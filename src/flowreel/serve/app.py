@@ -7,10 +7,12 @@ clip is made (``clips.py``), threads.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict
 from importlib import resources
+from tempfile import gettempdir
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -64,11 +66,14 @@ def app(
         async def answered(request: Request) -> Response:
             try:
                 return await answer(house, request)
-            except Refused as refusal:
-                return refused(refusal)
             except ClientDisconnect:
                 return Response(status_code=400)
-            except Exception:
+            except Exception as error:
+                if is_full(error):
+                    log.error("%s %s: the disk is full: %s", request.method, request.url.path, gettempdir())
+                    return refused(Refused(507, "the server's disk is full: try again later"))
+                if isinstance(error, Refused):
+                    return refused(error)
                 log.exception("%s %s failed", request.method, request.url.path)
                 return refused(Refused(500, "something went wrong here; the server's log says what"))
 
@@ -101,6 +106,15 @@ def app(
     )
     application.router.redirect_slashes = False  # Starlette's redirects name the host and repeat the query's token
     return application
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether it came of a disk that is full, or of a quota that is used up."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def refused(refusal: Refused) -> Response:

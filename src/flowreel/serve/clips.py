@@ -8,6 +8,7 @@ import json
 import logging
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ async def generate(house: House, request: Request) -> Response:
 def _wished(house: House, values: dict[str, Any], role: Any, given: Upload | None) -> tuple[Wish, float]:
     """What is to be made, and how long it is."""
     seconds = control.seconds(values, house.longest)
-    if unknown := set(values) - {"label", "seed", "guidance", "steps", "seconds"}:
+    if unknown := set(values) - {"label", "seed", "guidance", "steps", "window", "seconds"}:
         raise Refused(400, f"there is no parameter {sorted(unknown)[0][:60]}")
     wish = house.studio.whole(with_defaults(control.wished(values, house.pipeline.config), house.studio.wish))
     if given is not None:
@@ -113,7 +114,7 @@ async def _json(request: Request) -> dict[str, Any]:
 async def _made(house: House, request: Request, wish: Wish, seconds: float) -> Path:
     """Make the clip in a thread; who hangs up stops it after the chunk that it is at."""
     gone = threading.Event()
-    work = asyncio.create_task(asyncio.to_thread(_make, house.pipeline, wish, seconds, gone))
+    work = asyncio.create_task(asyncio.to_thread(_make, house, wish, seconds, gone))
     try:
         while not work.done():
             await asyncio.wait([work], timeout=0.2)
@@ -136,13 +137,21 @@ class _GoneError(Exception):
     """Nobody waits for the clip any more."""
 
 
-def _make(pipeline: Pipeline, wish: Wish, seconds: float, gone: threading.Event) -> Path:
+def _make(house: House, wish: Wish, seconds: float, gone: threading.Event) -> Path:
+    with house.studio.turns.clip(gone) as next_step:
+        return _written(house.pipeline, wish, seconds, gone, next_step)
+
+
+def _written(
+    pipeline: Pipeline, wish: Wish, seconds: float, gone: threading.Event, next_step: Callable[[float], None]
+) -> Path:
     given: dict[str, Any] = {wish.role: wish.given} if wish.given is not None else {}
     chunks = pipeline.clips(
         [wish.label],
         [sample_seed(wish.seed or 0, 0)],
         seconds=seconds,
         given=pipeline.given(**given, seconds=seconds),
+        watch=next_step,
         **wish.settings,
     )
     folder = Path(tempfile.gettempdir())

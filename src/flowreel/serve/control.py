@@ -73,7 +73,7 @@ def message(text: str, config: PipelineConfig) -> Message:
         raise Refused(400, f"a message must be a JSON object, not {type(values).__name__}")
     kind = values.pop("type", None)
     known = {"played": ("time",), "steer": ("label", "guidance"), "pause": ("paused",), "use": ("media", "as")}
-    known["restart"] = ("label", "seed", "guidance", "steps")
+    known["restart"] = ("label", "seed", "guidance", "steps", "window")
     if not isinstance(kind, str) or kind not in known:
         raise Refused(400, f"type must be one of {', '.join(sorted(known))}")
     if unknown := set(values) - set(known[kind]):
@@ -98,7 +98,7 @@ def message(text: str, config: PipelineConfig) -> Message:
 
 
 def wished(values: Mapping[str, Any], config: PipelineConfig) -> Wish:
-    """Label, seed, guidance and steps out of JSON or of a query's text, each None where it is not there.
+    """Label, seed, guidance, steps and window out of JSON or of a query's text, each None where it is not there.
 
     Raises:
         Refused: one of them can't be.
@@ -118,7 +118,8 @@ def wished(values: Mapping[str, Any], config: PipelineConfig) -> Wish:
         except InputError as error:
             raise Refused(400, str(error)) from error
     seed, steps = _whole(values, "seed", 0, SEED_LIMIT - 1), _whole(values, "steps", 1, MOST_STEPS)
-    return Wish(label, seed, guidance, steps)
+    window = _whole(values, "window", 1, config.trained.window)
+    return Wish(label, seed, guidance, steps, window)
 
 
 def seconds(values: Mapping[str, Any], longest: float) -> float | None:

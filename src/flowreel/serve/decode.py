@@ -1,4 +1,4 @@
-"""The process that reads one upload: python -m flowreel.serve.decode FILE TASK, see ``uploads.py``.
+"""What the process that reads one upload does, with the arguments FILE and TASK: see ``uploads.py``.
 
 Writes an .npz to its output and ends with 0, or a sentence and ends with 2. Imports no torch.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -85,12 +84,10 @@ def decode(path: Path, form: dict[str, Any], limits: dict[str, Any]) -> dict[str
 
 
 def bound(limits: dict[str, Any]) -> None:
-    """Let the system end this process where it takes too much, where there are such limits; leave others the cores."""
+    """Let the system end this process where it takes too much, where there are such limits."""
     from flowreel.media import demux
 
     demux.threads = 1
-    with contextlib.suppress(AttributeError):
-        os.nice(10)
     with contextlib.suppress(ImportError):
         import resource
 
@@ -116,7 +113,3 @@ def main() -> int:
         return 2
     sys.stdout.buffer.write(output.getvalue())
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

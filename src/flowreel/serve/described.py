@@ -42,6 +42,7 @@ def openapi(name: str, classes: list[str], longest: float) -> dict[str, Any]:
         "seed": {"type": "integer", "minimum": 0, "maximum": SEED_LIMIT - 1},
         "guidance": {"type": "number", "minimum": 0, "maximum": MOST_GUIDANCE},
         "steps": {"type": "integer", "minimum": 1, "maximum": MOST_STEPS},
+        "window": {"type": "integer", "minimum": 1, "description": "frames that are generated together"},
     }
     clip = wish | {"seconds": {"type": "number", "exclusiveMinimum": 0, "maximum": longest}}
     role = {"type": "string", "enum": list(ROLES), "description": "what the upload is given as"}

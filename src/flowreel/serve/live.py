@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from flowreel.serve import control
 from flowreel.serve.guard import Bucket
 from flowreel.serve.house import LONGEST_MESSAGE, RETRY, House, as_given, with_defaults
+from flowreel.serve.pace import Pace, faster, slowness
 from flowreel.serve.refused import Refused
 from flowreel.serve.roll import Fragment, Problem
 from flowreel.serve.studio import Full, Seat
@@ -86,6 +87,7 @@ def _ready(house: House, seat: Seat) -> dict[str, Any]:
         "guidance": config.guidance if wish.guidance is None else wish.guidance,
         "guided": bool(config.classes) and config.model.class_dropout > 0,
         "steps": config.steps if wish.steps is None else wish.steps,
+        "window": wish.window,
         "fps": config.timing.fps,
         "width": width,
         "height": height,
@@ -96,6 +98,7 @@ def _ready(house: House, seat: Seat) -> dict[str, Any]:
 
 async def _send(house: House, socket: WebSocket, seat: Seat) -> None:
     """Everything that is made, as fast as the viewer takes it."""
+    pace, work = Pace(), None
     async for part in house.studio.parts(seat):
         if isinstance(part, Problem):
             await _tell(socket, {"type": "error", "status": 500 if part.fatal else 400, "message": part.message})
@@ -105,6 +108,21 @@ async def _send(house: House, socket: WebSocket, seat: Seat) -> None:
         async with asyncio.timeout(STUCK):
             await socket.send_bytes(_packed(_header(part), part.data))
         house.studio.counts.sent_bytes += len(part.data)
+        asked = (seat.roll.wish.steps, seat.roll.wish.window)
+        if asked != work:
+            pace, work = Pace(), asked
+        if pace.note(part.speed):
+            await _tell(socket, _paced(house, seat, part.speed, pace.slow))
+
+
+def _paced(house: House, seat: Seat, speed: float, slow: bool) -> dict[str, Any]:
+    """That the machine has become slower than real time, and what would help; or that it no longer is."""
+    wish = seat.roll.wish
+    ways = faster(speed, wish, house.pipeline.config)
+    if slow:
+        log.warning("a stream rolls at %.2f times real time: %s", speed, slowness(speed, wish, house.pipeline.config))
+    offers = {} if house.studio.broadcast else {"steps": ways.steps, "window": ways.window}
+    return {"type": "pace", "slow": slow, "speed": round(speed, 2), **offers}
 
 
 def _header(part: Fragment) -> dict[str, Any]:
@@ -171,7 +189,7 @@ def _state(house: House, seat: Seat) -> dict[str, Any]:
     ready = _ready(house, seat)
     return {
         "type": "state",
-        **{k: ready[k] for k in ("label", "seed", "guidance", "steps")},
+        **{k: ready[k] for k in ("label", "seed", "guidance", "steps", "window")},
         "paused": seat.roll.paused,
     }
 

@@ -40,7 +40,11 @@ class QuietServer(uvicorn.Server):
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return "without completing handshake" not in record.getMessage()
+    """Whether a line belongs in the log; what a client did wrong takes one line, without a traceback."""
+    message = record.getMessage()
+    if "Invalid UTF-8" in message:
+        record.msg, record.args, record.exc_info = "a viewer sent text that is not UTF-8: closed (1007)", (), None
+    return "without completing handshake" not in message
 
 
 class TimedProtocol(H11Protocol):

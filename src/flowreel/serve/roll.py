@@ -29,7 +29,7 @@ HASTE, HEADSTART = 1.25, 3.0
 """A viewer is believed to have played so many times the time since it first said so, and so many seconds: who claims
 more would have the machine to themselves."""
 _POLL = 0.05
-_MEMORY = 10
+MEMORY = 10
 """Chunks that the real-time factor is a mean of."""
 
 
@@ -42,6 +42,7 @@ class Wish:
     seed: int | None = None
     guidance: float | None = None
     steps: int | None = None
+    window: int | None = None
     precision: Literal["float32", "bfloat16"] | None = None
     given: Clip | None = None
     role: str = ""
@@ -49,7 +50,8 @@ class Wish:
     @property
     def settings(self) -> dict[str, Any]:
         """Fields of :class:`flowreel.settings.Settings`."""
-        return {"guidance": self.guidance, "steps": self.steps, "precision": self.precision or "float32"}
+        chosen = {"guidance": self.guidance, "steps": self.steps, "window": self.window}
+        return chosen | {"precision": self.precision or "float32"}
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class Roll:
         self._claimed, self._closed = 0.0, False
         self._since: float | None = None  # when a viewer first said how much was played
         self._zero: float | None = None  # when the clock's playhead was at 0
-        self._costs: deque[tuple[float, float]] = deque(maxlen=_MEMORY)
+        self._costs: deque[tuple[float, float]] = deque(maxlen=MEMORY)
         self._thread = threading.Thread(target=self._run, name="roll", daemon=True)
 
     def start(self) -> Roll:
@@ -124,6 +126,12 @@ class Roll:
         """Seconds that are made and not played yet."""
         with self._changed:
             return self.made - self._playhead()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it computes, because it is less ahead of its viewer than it should be."""
+        with self._changed:
+            return not self._closed and self._has_room()
 
     # --- called by those who watch -----------------------------------------------------------------------------
 

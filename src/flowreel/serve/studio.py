@@ -19,6 +19,7 @@ from flowreel.pipeline import Pipeline
 from flowreel.serve.control import SEED_LIMIT
 from flowreel.serve.refused import Refused
 from flowreel.serve.roll import Fragment, Problem, Roll, Wish
+from flowreel.serve.turns import Turns
 from flowreel.serve.uploads import Upload
 
 KEPT = 8
@@ -82,6 +83,7 @@ class Studio:
         self.counts = Counts()
         self.seats: set[Seat] = set()
         self.working = 0
+        self.turns = Turns(lambda: any(seat.roll.is_behind for seat in tuple(self.seats)))
         self._spare: Roll | None = None
         self._shared: Roll | None = None
         self._pump: asyncio.Task[None] | None = None
@@ -279,5 +281,5 @@ def _waking(event: asyncio.Event) -> Callable[[], object]:
 
 def _fits(spare: Wish, wish: Wish) -> bool:
     """Whether a roll that was begun for anyone is one that ``wish`` asked for: chance is as good as chance."""
-    asked = (wish.guidance, wish.steps, wish.given) == (spare.guidance, spare.steps, None)
+    asked = (wish.guidance, wish.steps, wish.window, wish.given) == (spare.guidance, spare.steps, spare.window, None)
     return asked and wish.label in (None, spare.label) and wish.seed in (None, spare.seed)

@@ -26,8 +26,10 @@ from flowreel.serve.refused import Refused
 
 PASSED_ON = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR")
 """Of the environment, to the process that reads: it has no use for anybody's secrets."""
-AT_ONCE = 2
-"""Uploads that are read at a time."""
+AT_ONCE = 4
+"""Uploads that are taken at a time, of which one is read while the others wait: live viewers need the processors."""
+START = "import os; getattr(os, 'nice', int)(10); from flowreel.serve import decode; raise SystemExit(decode.main())"
+"""What the process that reads does: leave others the processors, from its first moment on."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Reader:
 
     def __init__(self, form: Form, limits: Limits) -> None:
         self.form, self.limits = form, limits
-        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._turn, self._asking = asyncio.Lock(), 0
 
     async def read(self, body: AsyncIterator[bytes], length: str | None) -> Upload:
         """What is in the body of a request.
@@ -77,17 +79,24 @@ class Reader:
         """
         if length is not None and length.isdecimal() and int(length[:20]) > self.limits.size:
             raise self._too_large()
-        if self._turn.locked():
+        if self._asking >= AT_ONCE:
             raise Refused(503, "too many uploads at once: try again in a few seconds")
-        async with self._turn:
-            handle, name = tempfile.mkstemp(prefix="flowreel-upload-")
-            path = Path(name)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    await self._receive(body, file)
+        self._asking += 1
+        try:
+            return await self._taken(body)
+        finally:
+            self._asking -= 1
+
+    async def _taken(self, body: AsyncIterator[bytes]) -> Upload:
+        handle, name = tempfile.mkstemp(prefix="flowreel-upload-")
+        path = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                await self._receive(body, file)
+            async with self._turn:
                 return await self._decoded(path)
-            finally:
-                path.unlink(missing_ok=True)
+        finally:
+            path.unlink(missing_ok=True)
 
     async def _receive(self, body: AsyncIterator[bytes], file: Any) -> None:
         received = 0
@@ -110,7 +119,7 @@ class Reader:
         task = json.dumps({"form": asdict(self.form), "limits": asdict(self.limits)})
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "flowreel.serve.decode", str(path), task),
+            *("-c", START, str(path), task),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,

@@ -576,7 +576,7 @@ class FrameMeter {
 const app = {
   phase: "connecting", // or ready, lost, full, unsupported
   ready: null, // the server's first message
-  asked: { label: null, guidance: null, steps: null, seed: null },
+  asked: { label: null, guidance: null, steps: null, seed: null, window: null },
   confirmed: {}, // the same as the server last gave it
   chosen: {}, // what the person chose, for the next connection
   init: null,
@@ -585,6 +585,7 @@ const app = {
   connections: 0,
   rolled: 0,
   speed: 0,
+  slow: null, // while the machine is slower than real time: { speed, steps, window }, the latter two would help
   label: null, // of the fragment that plays
   retryAt: 0,
   blocked: false, // the browser wants a click before it plays
@@ -625,12 +626,13 @@ function stateNow() {
 // What the server says
 
 function takeText(message) {
-  const takers = { ready: takeReady, state: takeState, error: takeError, full: takeFull };
+  const takers = { ready: takeReady, state: takeState, error: takeError, full: takeFull, pace: takePace };
   takers[message.type]?.(message);
 }
 
 function takeReady(message) {
-  Object.assign(app, { ready: message, phase: "ready", init: null, count: 0, rolled: 0, speed: 0 });
+  Object.assign(app, { ready: message, phase: "ready", init: null, count: 0, rolled: 0, speed: 0, slow: null });
+  renderSlow();
   app.connections += 1;
   player.ahead = message.ahead ?? 0;
   takeState(message);
@@ -639,8 +641,8 @@ function takeReady(message) {
   loadInfo();
 }
 
-function takeState({ label = null, guidance = null, steps = null, seed = null }) {
-  app.confirmed = { label, guidance, steps, seed };
+function takeState({ label = null, guidance = null, steps = null, seed = null, window = null }) {
+  app.confirmed = { label, guidance, steps, seed, window };
   app.asked = { ...app.confirmed };
   renderAsked();
   renderState();
@@ -657,6 +659,12 @@ function takeError({ message }) {
     if (app.chosen[name] !== null) app.chosen[name] = app.confirmed[name];
   }
   renderAsked();
+}
+
+/** The machine has become slower than real time, and this would help; or it no longer is. */
+function takePace({ slow, speed, steps = null, window = null }) {
+  app.slow = slow ? { speed, steps, window } : null;
+  renderSlow();
 }
 
 function takeFull({ retry = 3 }) {
@@ -762,13 +770,19 @@ let lastRestart = { text: "", at: 0 };
 function restart(change = {}) {
   if (!canSteer()) return;
   Object.assign(app.asked, change);
-  const { label, seed, steps } = app.asked;
-  const message = { type: "restart", seed, steps, ...(label === null ? {} : { label }) };
+  const { label, seed, steps, window } = app.asked;
+  const message = { type: "restart", seed, steps };
+  if (label !== null) message.label = label;
+  if (window !== null) message.window = window;
   renderAsked();
   // Leaving a changed field by a click on "Restart" asks for the same twice.
   const [text, at] = [JSON.stringify(message), performance.now()];
   if (text === lastRestart.text && at - lastRestart.at < 400) return;
   lastRestart = { text, at };
+  if (steps !== app.confirmed.steps || window !== app.confirmed.window) {
+    app.slow = null; // the server measures anew
+    renderSlow();
+  }
   link.send(message);
 }
 
@@ -776,6 +790,12 @@ function newSeed() {
   if (!canSteer()) return;
   app.chosen.seed = null;
   restart({ seed: crypto.getRandomValues(new Uint32Array(1))[0] >>> 1 });
+}
+
+/** Begin anew with what makes a slow machine faster. */
+function hurry(change) {
+  Object.assign(app.chosen, change);
+  restart(change);
 }
 
 // What the page shows
@@ -823,6 +843,21 @@ function announceState(state, text) {
 
 function announce(text) {
   element("live").textContent = text;
+}
+
+/** What a machine that is slower than real time can be asked for instead. */
+function renderSlow() {
+  element("slow").hidden = !app.slow;
+  if (!app.slow) return;
+  const { speed, steps, window } = app.slow;
+  const broadcast = app.ready.broadcast;
+  element("slowtext").textContent =
+    `This machine makes only ${speed} seconds of video a second, so the picture stops and waits. ` +
+    (broadcast || !(steps || window) ? "A faster machine would help." : "With less work it looks rougher, and keeps going:");
+  element("fewersteps").hidden = !steps;
+  element("fewersteps").textContent = `${steps} step${steps === 1 ? "" : "s"} instead of ${app.confirmed.steps}`;
+  element("smallerwindow").hidden = !window;
+  element("smallerwindow").textContent = `A window of ${window} frames`;
 }
 
 let noticeTimer = 0;
@@ -1085,6 +1120,8 @@ function wireControls() {
   onClick("download", download);
   onClick("newseed", newSeed);
   onClick("restart", restart);
+  onClick("fewersteps", () => hurry({ steps: app.slow.steps }));
+  onClick("smallerwindow", () => hurry({ window: app.slow.window }));
   element("fullscreen").hidden = !element("stage").requestFullscreen && !video.webkitEnterFullscreen;
   for (const type of ["input", "change"]) element("guidance").addEventListener(type, guidanceMoved);
   for (const name of ["steps", "seed"]) {
