@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,14 @@ def _seed() -> None:
 def _unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing waits for the disk, which takes most of the time of a test that writes many folders."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture(autouse=True)
+def _no_lines_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work that takes long here, on a slow machine, says no more than work that is quick."""
+    from flowreel import report
+
+    monkeypatch.setattr(report, "SECONDS", math.inf)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def unread() -> Iterator[int]:
 
 def flowreel(*arguments: str, out: int, error: int) -> int:
     command = [sys.executable, "-m", "flowreel", *arguments]
-    return subprocess.run(command, stdout=out, stderr=error, timeout=120, check=False).returncode
+    return subprocess.run(command, stdout=out, stderr=error, timeout=200, check=False).returncode
 
 
 def test_what_an_encoding_lacks_is_printed_with_escapes() -> None:
@@ -89,7 +89,7 @@ def test_names_of_any_kind_in_a_console_of_few_letters(tmp_path: Path) -> None:
     pipe = subprocess.PIPE
     command = [sys.executable, "-m", "flowreel", "world", tmp_path / "雨", "--count", "1", "--size", "16"]
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
-    done = subprocess.run(command, stdout=pipe, stderr=pipe, env=environment, timeout=120, check=False)
+    done = subprocess.run(command, stdout=pipe, stderr=pipe, env=environment, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert b"\\u96e8" in done.stdout
 

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowreel import checkpoint, cli, encoding, journal, parts, report, shards, train_codec
+from flowreel import checkpoint, cli, encoding, journal, parts, progress, report, shards, train_codec
 from flowreel import prepare as prepare_module
 from flowreel.codec import Codec
 from flowreel.codec.sinusoids import SinusoidalVocoder, SinusoidsConfig
@@ -206,6 +207,7 @@ def test_progress_has_rate_and_time_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(report, "SECONDS", 0)
+    monkeypatch.setattr(progress, "Clock", lambda: report.Clock(partial(next, count(step=0.5))))
     _, lines = run(clips, tmp_path / "out", replace(config, batch=4))
     assert lines[3].startswith("looked into 4 of 4 clips, ")
     told = [line for line in lines if line.endswith(" left")]

@@ -11,6 +11,11 @@ from flowreel import report
 from flowreel.report import Progress, lasting
 
 
+@pytest.fixture(autouse=True)
+def _ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "SECONDS", 10.0)
+
+
 class FakeTime:
     """A clock that stands still until it is moved."""
 

@@ -217,7 +217,7 @@ def test_ending_the_whole_process_group_saves(data: Path, tmp_path: Path):
         assert running.stdout is not None
         said = [running.stdout.readline() for _ in range(3)]  # it trains
         os.killpg(running.pid, signal.SIGTERM)
-        rest, _ = running.communicate(timeout=60)
+        rest, _ = running.communicate(timeout=200)
     finally:
         running.kill()
     assert running.returncode == 130, "".join(said) + rest
