@@ -8,7 +8,8 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,13 +88,33 @@ class Viewer:
                 return {**header, "data": data}
 
 
+class Clock:
+    """A clock that stands still until it is moved on."""
+
+    def __init__(self) -> None:
+        self.time = 100.0
+
+    def __call__(self) -> float:
+        return self.time
+
+    def on(self, seconds: float) -> None:
+        self.time += seconds
+
+
 @contextlib.contextmanager
 def served(
-    pipeline: Pipeline, *, places: int = 2, broadcast: bool = False, port: int = 0, **options: Any
+    pipeline: Pipeline,
+    *,
+    places: int = 2,
+    broadcast: bool = False,
+    port: int = 0,
+    now: Callable[[], float] = time.monotonic,
+    **options: Any,
 ) -> Iterator[Served]:
-    """A server of ``pipeline`` for as long as the context lasts; it must end within seconds."""
+    """A server of ``pipeline`` for as long as the context lasts; it must end within seconds. ``now``: its clock."""
     config = ServeConfig(port=port, **options)
-    studio = Studio(pipeline, places=places, broadcast=broadcast, ahead=0.6, wish=Wish(config.label, config.seed))
+    wish = Wish(config.label, config.seed)
+    studio = Studio(pipeline, places=places, broadcast=broadcast, ahead=0.6, wish=wish, now=now)
     server = make_server(studio, "tiny", config)
     listening = socket.create_server(("127.0.0.1", port))
     ready, before = threading.Event(), set(threading.enumerate())

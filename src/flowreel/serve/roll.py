@@ -79,7 +79,8 @@ class Roll:
     """Generates for ever, as long as it is less than ``ahead`` seconds before the playhead that :meth:`played` is told.
 
     ``clocked``: the playhead is a clock, for a stream that is not watched by one person alone. What is made waits to be
-    taken; ``notify`` is called from the roll's thread whenever there is something new.
+    taken; ``notify`` is called from the roll's thread whenever there is something new. ``now`` gives the time in
+    seconds; tests give their own.
 
     Attributes:
         init, mime: see :class:`Fragmenter`.
@@ -89,7 +90,14 @@ class Roll:
         frames: how many were made.
     """
 
-    def __init__(self, pipeline: Pipeline, wish: Wish, ahead: float = 0.6, clocked: bool = False) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        wish: Wish,
+        ahead: float = 0.6,
+        clocked: bool = False,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         config = pipeline.config
         timing, (height, width) = config.timing, config.picture
         self.wish, self.ahead, self.clocked = replace(wish, given=None), ahead, clocked
@@ -98,7 +106,7 @@ class Roll:
         self.frames = 0
         self.paused = False
         self.notify: Callable[[], object] = lambda: None
-        self._pipeline = pipeline
+        self._pipeline, self._now = pipeline, now
         self._strip = Strip(timing.sample_rate) if timing.has_audio else None
         self._fragmenter = Fragmenter(
             fps=timing.fps,
@@ -145,7 +153,7 @@ class Roll:
     def played(self, seconds: float) -> None:
         """The playhead is at ``seconds``."""
         with self._changed:
-            self._since = self._since or time.monotonic()
+            self._since = self._since or self._now()
             self._claimed = max(self._claimed, min(seconds, self.made))
             self._changed.notify_all()
 
@@ -233,7 +241,7 @@ class Roll:
         return self.lead < self.ahead
 
     def _playhead(self) -> float:
-        now = time.monotonic()
+        now = self._now()
         if not self.clocked:
             return min(self._claimed, HASTE * (now - (self._since or now)) + HEADSTART)
         # a clock that ran away from a slow or paused generation is set back to it
@@ -254,14 +262,14 @@ class Roll:
 
     def _make(self) -> None:
         assert self._stream is not None
-        begun = time.perf_counter()
+        begun = self._now()
         clip = next(self._stream, None)
         if clip is None:  # what was given has ended, and this model can't go on by itself
             self._stream = self._begin(self.wish)
             return
         data = self._fragmenter.push(clip)
         strip = self._strip.push(clip.audio) if self._strip is not None and clip.audio is not None else b""
-        self._costs.append((clip.seconds, time.perf_counter() - begun))
+        self._costs.append((clip.seconds, self._now() - begun))
         self.speed = sum(media for media, _ in self._costs) / max(1e-9, sum(cost for _, cost in self._costs))
         start, self.made = self.made, self._fragmenter.frames / clip.fps
         self.frames += len(clip.frames)

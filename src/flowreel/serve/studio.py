@@ -60,7 +60,7 @@ class Seat:
     roll: Roll
     waiting: deque[Fragment | Problem] = field(default_factory=deque)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    came: float = field(default_factory=time.monotonic)
+    came: float = 0.0
     taken: int = 0
     ended: bool = False
 
@@ -76,9 +76,20 @@ class Studio:
         places: viewers (or clips being made) at a time; of a broadcast, viewers.
         ahead: seconds that a generation is before its viewer.
         wish: what a viewer sees who asks for nothing.
+        now: gives the time in seconds; tests give their own.
     """
 
-    def __init__(self, pipeline: Pipeline, *, places: int, broadcast: bool, ahead: float, wish: Wish) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        places: int,
+        broadcast: bool,
+        ahead: float,
+        wish: Wish,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._now = now
         self.pipeline, self.places, self.broadcast, self.ahead, self.wish = pipeline, places, broadcast, ahead, wish
         self.counts = Counts()
         self.seats: set[Seat] = set()
@@ -158,13 +169,13 @@ class Studio:
             roll = None
         if roll is None:
             roll = self._begin(wish, clocked)
-        seat = Seat(roll)
+        seat = Seat(roll, came=self._now())
         roll.notify = _waking(seat.changed)
         seat.changed.set()
         return seat
 
     def _begin(self, wish: Wish, clocked: bool = False, notify: Callable[[], object] | None = None) -> Roll:
-        roll = Roll(self.pipeline, self.whole(wish), self.ahead, clocked)
+        roll = Roll(self.pipeline, self.whole(wish), self.ahead, clocked, self._now)
         roll.notify = notify or roll.notify
         self._rolls = {*self._alive(), roll.start()}
         return roll
@@ -184,7 +195,7 @@ class Studio:
             self._shared = self._begin(self.wish, clocked=True, notify=_waking(changed))
             self._pump = asyncio.create_task(self._share(self._shared, changed))
         self._shared.pause(False)
-        return Seat(self._shared, deque([self._newest] if self._newest else []))
+        return Seat(self._shared, deque([self._newest] if self._newest else []), came=self._now())
 
     async def _share(self, roll: Roll, changed: asyncio.Event) -> None:
         """Hand every fragment of ``roll`` to every seat; whoever is too slow loses the oldest."""
@@ -215,7 +226,7 @@ class Studio:
                 continue
             if isinstance(made, Fragment):
                 if not seat.taken:
-                    self.counts.first_fragment_seconds = time.monotonic() - seat.came
+                    self.counts.first_fragment_seconds = self._now() - seat.came
                 seat.taken += 1
                 if not self.broadcast:
                     self.note(seat.roll)
@@ -235,7 +246,7 @@ class Studio:
 
     def keep(self, upload: Upload) -> str:
         """Keep an upload for a while; the name that it is asked for by."""
-        now = time.monotonic()
+        now = self._now()
         for name in [name for name, (until, _) in self._clips.items() if until < now]:
             del self._clips[name]
         while len(self._clips) >= KEPT_CLIPS:
@@ -247,7 +258,7 @@ class Studio:
 
     def upload(self, name: str) -> Upload | None:
         until, upload = self._clips.get(name, (0.0, None))
-        return upload if until > time.monotonic() else None
+        return upload if until > self._now() else None
 
     # --- the end -----------------------------------------------------------------------------------------------
 
