@@ -98,7 +98,7 @@ def _ready(house: House, seat: Seat) -> dict[str, Any]:
 
 async def _send(house: House, socket: WebSocket, seat: Seat) -> None:
     """Everything that is made, as fast as the viewer takes it."""
-    pace, work = Pace(), None
+    pace, work, logged = Pace(), None, False
     async for part in house.studio.parts(seat):
         if isinstance(part, Problem):
             await _tell(socket, {"type": "error", "status": 500 if part.fatal else 400, "message": part.message})
@@ -111,16 +111,18 @@ async def _send(house: House, socket: WebSocket, seat: Seat) -> None:
         asked = (seat.roll.wish.steps, seat.roll.wish.window)
         if asked != work:
             pace, work = Pace(), asked
-        if pace.note(part.speed):
-            await _tell(socket, _paced(house, seat, part.speed, pace.slow))
+        if not pace.note(part.speed):
+            continue
+        await _tell(socket, _paced(house, seat, part.speed, pace.slow))
+        if pace.slow and not logged:
+            logged = True
+            advice = slowness(part.speed, seat.roll.wish, house.pipeline.config)
+            log.warning("a stream rolls at %.2f times real time: %s", part.speed, advice)
 
 
 def _paced(house: House, seat: Seat, speed: float, slow: bool) -> dict[str, Any]:
     """That the machine has become slower than real time, and what would help; or that it no longer is."""
-    wish = seat.roll.wish
-    ways = faster(speed, wish, house.pipeline.config)
-    if slow:
-        log.warning("a stream rolls at %.2f times real time: %s", speed, slowness(speed, wish, house.pipeline.config))
+    ways = faster(speed, seat.roll.wish, house.pipeline.config)
     offers = {} if house.studio.broadcast else {"steps": ways.steps, "window": ways.window}
     return {"type": "pace", "slow": slow, "speed": round(speed, 2), **offers}
 
