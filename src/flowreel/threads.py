@@ -43,30 +43,31 @@ class Sharing:
     """
 
     _active = 0
+    _most = 1  # threads that torch had before the first piece of work that is under way
     _lock = threading.Lock()
 
     def __init__(self, running: Callable[[], int | None] | None = None, processors: int | None = None) -> None:
         self._running = running or others_running
         self._processors = processors or os.cpu_count() or 1
         self._others: float | None = None
-        self._before = 1
 
     def __enter__(self) -> Self:
         with Sharing._lock:
             beside = Sharing._active  # pieces of work of this process
             Sharing._active += 1
-        self._before = torch.get_num_threads()
-        running = self._running() if self._before > 1 else None
+            if not beside:
+                Sharing._most = torch.get_num_threads()  # a thread that begins now would take over what another has set
+        running = self._running() if Sharing._most > 1 else None
         if running is not None:
             now = running + beside
             self._others = now if self._others is None else self._others + _SHARE * (now - self._others)
-            _set(min(self._before, max(1, self._processors - int(self._others + 0.5))))
+            _set(min(Sharing._most, max(1, self._processors - int(self._others + 0.5))))
         return self
 
     def __exit__(self, *_: object) -> None:
         with Sharing._lock:
             Sharing._active -= 1
-        _set(self._before)
+            _set(Sharing._most)
 
 
 def _set(count: int) -> None:

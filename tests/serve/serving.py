@@ -117,7 +117,7 @@ def served(
     studio = Studio(pipeline, places=places, broadcast=broadcast, ahead=0.6, wish=wish, now=now)
     server = make_server(studio, "tiny", config)
     listening = socket.create_server(("127.0.0.1", port))
-    ready, before = threading.Event(), set(threading.enumerate())
+    ready = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(run(server, studio, listening, ready.set)))
     thread.start()
     try:
@@ -128,5 +128,4 @@ def served(
         thread.join(15)
         listening.close()
         assert not thread.is_alive(), "the server did not end"
-        left = [t for t in set(threading.enumerate()) - before if t.name == "roll"]
-        assert not left, "a generation went on"
+        assert not studio._alive(), "a generation went on"
