@@ -1,8 +1,8 @@
 """Clips in and out of files: pictures and sound with exact times, in constant memory.
 
 ``clip`` is what a clip is, ``reading`` and ``writing`` are PyAV (FFmpeg), ``rgb`` and ``hdr`` bring a picture to 8-bit
-RGB, ``resize`` fits pictures into a size and ``pictures`` draws a clip on one page. Nothing here knows of latents or of
-torch. Files need PyAV and Pillow, which are imported when a name that needs them is first used.
+RGB, ``deinterlace`` makes whole pictures of fields, ``discontinuity`` one clock of several, ``resize`` fits pictures
+into a size and ``pictures`` draws a clip on one page. Nothing here knows of latents or of torch. Files need PyAV and Pillow, which are imported when a name that needs them is first used.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ _BACK = (0, 1, 4, 16)  # seconds before what is looked for: where to seek, until
 _LEAP = 1  # seconds without anything that the file's stated length has to cover
 _LEAP_BACK = Fraction(1, 2)  # seconds that times may go back by
 _LONG_LEAP = 60  # seconds without anything that are believed of a file that states no length
+_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 MAX_PIXELS = 1 << 27
 """Of one picture: 16384 x 8192."""
 
@@ -142,24 +144,31 @@ def decoded(path: Path, pick: Pick, zero: Fraction | None, since: Fraction | Non
 
 
 def _sought(path: Path, pick: Pick, since: Fraction, target: Fraction) -> Iterator[Timed] | None:
-    """The last frame at or before ``since`` and those that follow; None if there is none after a seek to ``target``."""
+    """The last frame at or before ``since`` and those that follow, of interlaced video also the one before, which its
+    picture depends on; None if there is no such frame after a seek to ``target``."""
     container, stream = started(path, pick)
     uncertain = stream.type == "audio" and stream.time_base * stream.rate > 1
     if uncertain or ((joined := _timeline(path, container)) and joined.is_joined(stream.index)):
         container.close()
         return None
     frames = timed(path, container, stream)
-    before: Timed | None = None
+    last: deque[Timed] = deque(maxlen=2)
+    following: list[Timed] = []
     try:
         container.seek(int(target / stream.time_base), stream=stream)
         for timed_frame in frames:
             if timed_frame[1] > since:
-                return None if before is None else itertools.chain([before, timed_frame], frames)
-            before = timed_frame
+                following.append(timed_frame)
+                break
+            last.append(timed_frame)
     except (av.FFmpegError, InputError):
         container.close()
         return None
-    return None if before is None else iter([before])
+    interlaced = bool(last) and getattr(last[-1][0], "interlaced_frame", False)
+    if len(last) < (2 if interlaced else 1):
+        container.close()
+        return None
+    return itertools.chain(list(last) if interlaced else [last[-1]], following, frames)
 
 
 def started(path: Path, pick: Pick) -> tuple[InputContainer, Any]:
@@ -189,6 +198,7 @@ def _timed(path: Path, container: InputContainer, stream: Any) -> Iterator[Timed
     end: Fraction | None = None
     tick: Fraction = stream.time_base
     rate = _rate(stream, joined)
+    decode = _decoder(stream)
     late = _lateness(path, stream) if _has_no_times(container, stream) else None
     frame, repeated = None, Fraction(0)
     try:
@@ -196,7 +206,7 @@ def _timed(path: Path, container: InputContainer, stream: Any) -> Iterator[Timed
             if packet.size == 0 and packet.pts is not None:  # Theora: the picture before stays on
                 repeated = packet.pts * tick + _duration(packet, rate, tick)
                 continue
-            for frame in packet.decode():
+            for frame in decode(packet):
                 stamp = frame.pts if late is None else frame.dts
                 start = (end or Fraction(0)) if stamp is None else (stamp - (late or 0)) * tick
                 until = start + _duration(frame, rate, tick)
@@ -235,6 +245,17 @@ def _packets(container: InputContainer, stream: Any, joined: Timeline | None) ->
         if shift and packet.dts is not None:
             packet.dts += shift
         yield packet
+
+
+def _decoder(stream: Any) -> Callable[[av.Packet], Iterable[Any]]:
+    """What decodes the packets of a stream: FFmpeg's usual decoder, or libvpx where there is transparency in VP8 or
+    VP9, which FFmpeg's own leaves out."""
+    name = _WITH_ALPHA.get(stream.codec_context.name)
+    if name is None or stream.metadata.get("alpha_mode") != "1":
+        return lambda packet: packet.decode()
+    context: Any = av.VideoCodecContext.create(name, "r")
+    context.thread_count, context.options = threads, {"max_pixels": str(MAX_PIXELS)}
+    return lambda packet: context.decode(packet if packet.size else None)
 
 
 def _has_no_times(container: InputContainer, stream: Any) -> bool:
@@ -336,7 +357,11 @@ def own_rate(path: Path, container: InputContainer, stream: Any) -> Fraction:
 
 
 def _rate(stream: Any, joined: Timeline | None) -> Fraction:
-    rate = Fraction(stream.average_rate or stream.guessed_rate or 25) if stream.type == "video" else Fraction(25)
+    if stream.type != "video":
+        return Fraction(25)
+    rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+    if rate == 1 / stream.time_base and stream.guessed_rate:  # of DV, FFmpeg gives the ticks of its clock
+        rate = Fraction(stream.guessed_rate)
     step = joined.steps.get(stream.index) if joined is not None else None
     # FFmpeg guesses the rate of such a recording from its times, wrongly where they leap.
     return 1 / step if step and not 0.5 < rate * step < 2 else rate

@@ -21,6 +21,7 @@ from flowreel.errors import InputError
 from flowreel.media import webp
 from flowreel.media.clip import Channel, Clip, check_sample_rate, samples_for
 from flowreel.media.containers import is_several
+from flowreel.media.deinterlace import whole_pictures
 from flowreel.media.demux import (
     Timed,
     audible,
@@ -95,7 +96,8 @@ def iterate(
     of a square, None the file's own; ``fit`` and ``crop`` (y, x) as in :func:`resize_frames`. ``channel`` "mean"
     averages the channels of the sound (surround is mixed down first, see ``downmix``), "first" takes one (R-FLAV,
     arXiv 2503.08307). ``audio`` False leaves the sound out; a file without sound gives ``Clip.audio`` None. Cover
-    pictures are ignored, rotation and pixel shapes are applied.
+    pictures are ignored, rotation and pixel shapes are applied. Interlaced pictures are deinterlaced,
+    what is transparent is seen over black.
 
     A file that can't be read, or only in part, and settings that make no sense are an :class:`InputError`.
     """
@@ -227,7 +229,7 @@ def _survey(path: Path) -> tuple[_Survey, Timed, Generator[Timed]]:
     _check_pace(path, stream, sounds)
     sample_rate = 0 if sound is None else sound.rate
     pixel_aspect = float(stream.sample_aspect_ratio or 1)
-    rest = timed(path, container, stream)
+    rest = whole_pictures(timed(path, container, stream))
     first = next(rest, None)
     if first is None:
         raise InputError(f"{path} has a video track but no picture in it can be decoded: the file is empty or damaged")
@@ -249,7 +251,7 @@ def _since(path: Path, survey: _Survey, begin: Fraction) -> Iterator[Timed]:
     """The pictures from the one that is shown ``begin`` seconds after the first, or from an earlier one."""
     if survey.durations:
         return webp.pictures(path, list(survey.durations))
-    return decoded(path, video_stream, survey.zero, survey.zero + begin)
+    return whole_pictures(decoded(path, video_stream, survey.zero, survey.zero + begin))
 
 
 def _check_pace(path: Path, stream: av.VideoStream, sounds: list[av.AudioStream]) -> None:

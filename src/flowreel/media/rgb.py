@@ -87,30 +87,56 @@ class Converter:
 
     def _rgb(self, frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
         curve = hdr.kind(frame.color_trc, frame.color_primaries)
+        primaries, deep = frame.color_primaries, _is_deep(frame.format)
+        if _has_alpha(frame.format):
+            # Before it is shrunk, so that hidden colours don't reach their neighbours.
+            layer = self._converted(frame, frame.height, frame.width, "rgba64le" if curve or deep else "rgba")
+            frame = av.VideoFrame.from_ndarray(_over_black(layer), "rgb48le" if curve or deep else "rgb24")
+        picture = self._converted(frame, height, width, "rgb48le" if curve or deep else "rgb24")
+        if curve:
+            return hdr.to_sdr(picture, curve, primaries)
+        return np.round(picture / 257).astype(np.uint8) if deep else picture
+
+    def _converted(self, frame: av.VideoFrame, height: int, width: int, pixels: str) -> np.ndarray:
+        """The picture of that size in ``pixels`` (H, W, C), as coded but for the range."""
         matrix = None
         if frame.colorspace == _UNSPECIFIED_MATRIX and not frame.format.is_rgb:
             # FFmpeg takes an untagged matrix as BT.601; players take BT.709 for high definition, BT.2020 for HDR.
             high = frame.height > _SD_ROWS or frame.width >= _HD_COLUMNS
+            curve = hdr.kind(frame.color_trc, frame.color_primaries)
             matrix = Colorspace.BT2020 if curve else Colorspace.ITU709 if high else None
         flags = Interpolation.BICUBIC
         if (height, width) != (frame.height, frame.width):
             flags = _EXACT | (Interpolation.AREA if self._shrinks_on(height, width) else Interpolation.BICUBIC)
-        deep = max(part.bits for part in frame.format.components) > 8
         converted = self._scaler.reformat(
             frame,
             width=width,
             height=height,
-            format="rgb48le" if curve or deep else "rgb24",
+            format=pixels,
             src_colorspace=matrix,
-            interpolation=flags | _EXACT if deep else flags,
+            interpolation=flags | _EXACT if _is_deep(frame.format) else flags,
             threads=1,
         )
-        picture = converted.to_ndarray()
+        picture: np.ndarray = converted.to_ndarray()
         if frame.color_range == ColorRange.MPEG and _is_grey(frame.format):
-            picture = _stretched(picture, frame.format.components[0].bits)  # FFmpeg takes grey as full range
-        if curve:
-            return hdr.to_sdr(picture, curve, frame.color_primaries)
-        return np.round(picture / 257).astype(np.uint8) if deep else picture
+            bits = frame.format.components[0].bits
+            picture[..., :3] = _stretched(picture[..., :3], bits)  # FFmpeg takes grey as full range
+        return picture
+
+
+def _is_deep(pixels: av.VideoFormat) -> bool:
+    return max(part.bits for part in pixels.components) > 8
+
+
+def _has_alpha(pixels: av.VideoFormat) -> bool:
+    return pixels.has_palette or any(part.is_alpha for part in pixels.components)
+
+
+def _over_black(layer: np.ndarray) -> np.ndarray:
+    """What is seen of a layer (H, W, 4) uint8 or uint16, its last channel how opaque it is: (H, W, 3)."""
+    top = np.iinfo(layer.dtype).max
+    colours, alpha = layer[..., :3].astype(np.uint32), layer[..., 3:].astype(np.uint32)
+    return ((colours * alpha + top // 2) // top).astype(layer.dtype)
 
 
 def _is_grey(pixels: av.VideoFormat) -> bool:
