@@ -2,7 +2,8 @@
 
 ``clip`` is what a clip is, ``reading`` and ``writing`` are PyAV (FFmpeg), ``rgb`` and ``hdr`` bring a picture to 8-bit
 RGB, ``deinterlace`` makes whole pictures of fields, ``discontinuity`` one clock of several, ``resize`` fits pictures
-into a size and ``pictures`` draws a clip on one page. Nothing here knows of latents or of torch. Files need PyAV and Pillow, which are imported when a name that needs them is first used.
+into a size and ``pictures`` draws a clip on one page. Nothing here knows of latents or of torch. Files need PyAV and
+Pillow, which are imported when a name that needs them is first used.
 """
 
 from __future__ import annotations
