@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,31 +44,34 @@ def test_threads_from_before_flush_denormals_too() -> None:
     assert none == 0
 
 
-@pytest.fixture
-def four_threads():
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(4)
     yield
     torch.set_num_threads(before)
 
 
-@pytest.mark.usefixtures("four_threads")
+class Alone(threads.Sharing):
+    """Does not know of generations that run beside the tests."""
+
+    _active = 0
+    _lock = threading.Lock()
+
+
 @pytest.mark.parametrize(
     ("running", "processors", "expected"),
     [(0, 4, 4), (1, 4, 3), (3, 4, 1), (40, 4, 1), (3, 64, 4), (62, 64, 2), (None, 4, 4)],
 )
-def test_as_many_threads_as_processors_are_left(running, processors, expected) -> None:
-    sharing = threads.Sharing(lambda: running, processors)
+def test_as_many_threads_as_processors_are_left(running: int | None, processors: int, expected: int) -> None:
+    sharing = Alone(4, lambda: running, processors)
     for _ in range(3):
         with sharing:
             assert torch.get_num_threads() == expected
-        assert torch.get_num_threads() == 4
 
 
-@pytest.mark.usefixtures("four_threads")
 def test_a_program_that_comes_or_goes_is_noticed_in_some_turns() -> None:
-    seen = []
-    sharing = threads.Sharing(lambda: 3 if 2 <= len(seen) < 12 else 0, 4)
+    seen: list[int] = []
+    sharing = Alone(4, lambda: 3 if 2 <= len(seen) < 12 else 0, 4)
     for _ in range(24):
         with sharing:
             seen.append(torch.get_num_threads())
@@ -76,16 +80,15 @@ def test_a_program_that_comes_or_goes_is_noticed_in_some_turns() -> None:
     assert seen[-1] == 4
 
 
-@pytest.mark.usefixtures("four_threads")
 def test_what_this_process_does_beside_is_counted() -> None:
     def nobody() -> int:
         return 0
 
-    with threads.Sharing(nobody, 4), threads.Sharing(nobody, 4):
+    with Alone(4, nobody, 4), Alone(4, nobody, 4):
         assert torch.get_num_threads() == 3
-    with pytest.raises(ZeroDivisionError), threads.Sharing(nobody, 4):
+    with pytest.raises(ZeroDivisionError), Alone(4, nobody, 4):
         _ = 1 / 0
-    with threads.Sharing(nobody, 4):
+    with Alone(4, nobody, 4):
         assert torch.get_num_threads() == 4
 
 
@@ -94,7 +97,7 @@ def test_our_own_threads_are_not_counted_among_the_others() -> None:
     own = [threading.Thread(target=hashlib.pbkdf2_hmac, args=("sha256", b"", b"", 500_000)) for _ in range(8)]
     for thread in own:  # which compute without holding the interpreter
         thread.start()
-    left_out = []
+    left_out = [0]
     while any(thread.is_alive() for thread in own):
         everyone = int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0])
         left_out.append(everyone - threads.others_running())

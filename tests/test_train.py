@@ -483,7 +483,8 @@ def test_run_folder_is_a_pipeline_with_its_training_on_record(data: Path, tmp_pa
     assert all(torch.equal(weights[name], value) for name, value in saved.ema.items())
     previews = {path.name for path in (tmp_path / "run" / "previews" / "4").iterdir()}
     assert previews == {"0-low.mp4", "0-low.png", "1-high.mp4", "1-high.png"}
-    check_shown_again(tmp_path / "run", lambda: train(data, tmp_path / "run", config(preview=4), quiet))
+    check_shown_again(tmp_path / "run", lambda: train(data, tmp_path / "run", config(preview=4), said.append))
+    assert not [line for line in said if "WARNING" in line]
 
 
 def test_only_contexts_that_were_trained_are_on_record(data: Path, tmp_path: Path):

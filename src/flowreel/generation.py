@@ -28,7 +28,6 @@ from flowreel.media import Clip
 from flowreel.models import Network, Remembered
 from flowreel.seam import Seam
 from flowreel.settings import SOLVERS, Resolved, check_guidance, class_index
-from flowreel.threads import Sharing
 
 _KNOWN_NOISE = 0x4B4E4F57
 
@@ -60,7 +59,6 @@ class Generation(Iterator[list[Clip]]):
         self._steps = 0
         self._watch: Callable[[], None] | None = None
         self._rest: Iterator[list[Clip]] | None = None
-        self._sharing = Sharing()
         device = next(model.parameters()).device
         shapes = config.shape.streams
         self._known_noise = self._store_noise(seeds, device) if given.streams else {}
@@ -128,8 +126,7 @@ class Generation(Iterator[list[Clip]]):
             return next(self._rest)
         chunks: list[Clip] = []
         while not chunks:
-            with self._sharing:
-                chunks = self._decoder.push(self._block())
+            chunks = self._decoder.push(self._block())
         return self._finished(chunks)
 
     def until(self, frames: int, watch: Callable[[float], None] | None = None) -> Iterator[list[Clip]]:
@@ -142,14 +139,12 @@ class Generation(Iterator[list[Clip]]):
             self._watch = lambda: watch(min(1.0, self._steps / steps))
         while frames > 0:
             frames, length = frames - self._settings.block, min(frames, self._settings.block)
-            with self._sharing:
-                block = self._block()
-                chunks = self._decoder.push({k: v[:, :length] for k, v in block.items()})
+            block = self._block()
+            chunks = self._decoder.push({k: v[:, :length] for k, v in block.items()})
             if chunks:
                 yield self._finished(chunks)
         self._latents.close()
-        with self._sharing:
-            rest = self._decoder.finish()
+        rest = self._decoder.finish()
         if rest:
             yield self._finished(rest)
 

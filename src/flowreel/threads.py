@@ -30,44 +30,46 @@ def flush_denormals(on: bool = True) -> None:
 
 
 class Sharing:
-    """Leaves processors to other programs, as a context manager around a piece of work.
+    """Leaves processors to other programs, as a context manager around each piece of a long work.
 
-    Threads that wait for one which another program has pushed aside are slower than one thread alone. So torch
-    computes with as many threads as there are processors that nobody else uses, at least one and no more than it had
-    before, which it has again afterwards. Where the system does not say how many threads want to run (all but Linux),
-    nothing changes.
+    Threads that wait for one which another program has pushed aside are slower than one thread alone. So this thread
+    computes with as many threads as there are processors that nobody else uses, from one to ``most``. Where the system
+    does not say how many threads want to run (all but Linux), with ``most``. With another number of threads, sums are
+    rounded otherwise: this is for what need not be the same to the bit.
 
     Args:
+        most: threads, as many as ``torch.get_num_threads()`` gives unless something else was chosen.
         running: gives how many threads of other programs are running or want to, None where nothing tells.
         processors: of the machine.
     """
 
-    _active = 0
-    _most = 1  # threads that torch had before the first piece of work that is under way
+    _active = 0  # pieces of work of this process
     _lock = threading.Lock()
 
-    def __init__(self, running: Callable[[], int | None] | None = None, processors: int | None = None) -> None:
-        self._running = running or others_running
+    def __init__(
+        self, most: int, running: Callable[[], int | None] | None = None, processors: int | None = None
+    ) -> None:
+        self._most, self._running = most, running or others_running
         self._processors = processors or os.cpu_count() or 1
         self._others: float | None = None
 
     def __enter__(self) -> Self:
-        with Sharing._lock:
-            beside = Sharing._active  # pieces of work of this process
-            Sharing._active += 1
-            if not beside:
-                Sharing._most = torch.get_num_threads()  # a thread that begins now would take over what another has set
-        running = self._running() if Sharing._most > 1 else None
-        if running is not None:
-            now = running + beside
-            self._others = now if self._others is None else self._others + _SHARE * (now - self._others)
-            _set(min(Sharing._most, max(1, self._processors - int(self._others + 0.5))))
+        kind = type(self)
+        with kind._lock:
+            beside = kind._active
+            kind._active += 1
+        running = self._running() if self._most > 1 else None
+        if running is None:
+            _set(self._most)
+            return self
+        now = running + beside
+        self._others = now if self._others is None else self._others + _SHARE * (now - self._others)
+        _set(min(self._most, max(1, self._processors - int(self._others + 0.5))))
         return self
 
     def __exit__(self, *_: object) -> None:
-        with Sharing._lock:
-            Sharing._active -= 1
-            _set(Sharing._most)
+        with self._lock:
+            type(self)._active -= 1
 
 
 def _set(count: int) -> None:

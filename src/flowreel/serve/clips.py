@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -139,6 +140,7 @@ class _GoneError(Exception):
 
 def _make(house: House, wish: Wish, seconds: float, gone: threading.Event) -> Path:
     with house.studio.turns.clip(gone) as next_step:
+        torch.set_num_threads(house.studio.threads)
         return _written(house.pipeline, wish, seconds, gone, next_step)
 
 

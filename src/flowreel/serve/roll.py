@@ -15,11 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
+
 from flowreel.errors import InputError
 from flowreel.media import Clip
 from flowreel.pipeline import Pipeline, Stream
 from flowreel.serve.fmp4 import Fragmenter
 from flowreel.serve.strip import Strip
+from flowreel.threads import Sharing
 
 log = logging.getLogger("flowreel.serve")
 
@@ -107,6 +110,7 @@ class Roll:
         self.paused = False
         self.notify: Callable[[], object] = lambda: None
         self._pipeline, self._now = pipeline, now
+        self._sharing = Sharing(torch.get_num_threads())  # of the thread that begins rolls: a new one takes over any
         self._strip = Strip(timing.sample_rate) if timing.has_audio else None
         self._fragmenter = Fragmenter(
             fps=timing.fps,
@@ -263,7 +267,8 @@ class Roll:
     def _make(self) -> None:
         assert self._stream is not None
         begun = self._now()
-        clip = next(self._stream, None)
+        with self._sharing:
+            clip = next(self._stream, None)
         if clip is None:  # what was given has ended, and this model can't go on by itself
             self._stream = self._begin(self.wish)
             return

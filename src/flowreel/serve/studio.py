@@ -15,6 +15,8 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from flowreel.pipeline import Pipeline
 from flowreel.serve.control import SEED_LIMIT
 from flowreel.serve.refused import Refused
@@ -94,6 +96,7 @@ class Studio:
         self.counts = Counts()
         self.seats: set[Seat] = set()
         self.working = 0
+        self.threads = torch.get_num_threads()
         self.turns = Turns(lambda: any(seat.roll.is_behind for seat in tuple(self.seats)))
         self._spare: Roll | None = None
         self._shared: Roll | None = None
