@@ -19,7 +19,7 @@ def sleep_soon() -> None:
 
     Threads that wait by spinning, as GNU's OpenMP lets them for 300,000 turns, make a busy machine ten times slower and
     more; threads that do not spin at all make an idle one half as fast. With 2,000 turns, a tenth of a millisecond, a
-    busy machine is less than twice as slow as an idle one (``benchmarks/busy.py``). OpenMP reads it once, when torch is
+    busy machine is about twice as slow as an idle one (``benchmarks/busy.py``). OpenMP reads it once, when torch is
     first imported, so that ``import flowreel`` has to come before ``import torch``.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
