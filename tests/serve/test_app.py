@@ -511,8 +511,9 @@ def test_a_machine_slower_than_real_time_is_told_with_what_would_help(caplog: py
         assert (state["steps"], state["window"]) == (1, 3)
         again = viewer.until("pace")  # still too slow, and nothing is left that would help
         assert (again["slow"], again["steps"], again["window"]) == (True, None, None)
-        viewer.say(type="restart", window=99)
-        assert viewer.until("error")["status"] == 400
+        for window in (99, 0):
+            viewer.say(type="restart", window=window)
+            assert viewer.until("error")["status"] == 400
     said = [record.getMessage() for record in caplog.records if "slower than real time" in record.getMessage()]
     assert "--steps 1 or --window 3 is faster" in said[0]
 

@@ -25,6 +25,7 @@ CONFIG = tiny_pipeline().config
         ({"type": "steer", "label": 1, "guidance": 3}, control.Steer("high", 3.0)),
         ({"type": "restart"}, control.Restart(Wish())),
         ({"type": "restart", "seed": 7, "steps": 2}, control.Restart(Wish(None, 7, None, 2))),
+        ({"type": "restart", "window": 4}, control.Restart(Wish(window=4))),
         ({"type": "pause", "paused": True}, control.Pause(True)),
         ({"type": "use", "media": "abc", "as": "audio"}, control.Use("abc", "audio")),
     ],
@@ -55,6 +56,7 @@ def test_what_there_is_to_say(said: dict[str, Any], meant: control.Message) -> N
         ('{"type": "restart", "seed": 99999999999999999999}', "seed must be a number"),
         ('{"type": "restart", "steps": 0}', "steps must be a number from 1"),
         ('{"type": "restart", "steps": 1000000}', "steps must be a number from 1"),
+        ('{"type": "restart", "window": 7}', "window must be a number from 1 to 6"),
         ('{"type": "pause", "paused": 1}', "true or false"),
         ('{"type": "use", "media": "x", "as": "../../etc/passwd"}', "as, one of prefix"),
         ('{"type": "use", "media": 3, "as": "audio"}', "use needs media"),
@@ -92,3 +94,10 @@ def test_guidance_of_a_model_that_has_none() -> None:
         control.message('{"type": "steer", "guidance": 2}', plain)
     with pytest.raises(Refused, match="no classes"):
         control.message('{"type": "steer", "label": "high"}', plain)
+
+
+def test_a_window_that_blocks_do_not_fill_is_refused() -> None:
+    config = tiny_pipeline(blocks=(2,)).config
+    assert control.wished({"window": "4"}, config).window == 4
+    with pytest.raises(Refused, match="block"):
+        control.wished({"window": 3}, config)

@@ -119,7 +119,12 @@ def wished(values: Mapping[str, Any], config: PipelineConfig) -> Wish:
             raise Refused(400, str(error)) from error
     seed, steps = _whole(values, "seed", 0, SEED_LIMIT - 1), _whole(values, "steps", 1, MOST_STEPS)
     window = _whole(values, "window", 1, config.trained.window)
-    return Wish(label, seed, guidance, steps, window)
+    wish = Wish(label, seed, guidance, steps, window)
+    try:
+        wish.resolved(config)
+    except InputError as error:
+        raise Refused(400, _short(str(error), 400)) from error
+    return wish
 
 
 def seconds(values: Mapping[str, Any], longest: float) -> float | None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flowreel.config import PipelineConfig
-from flowreel.given import Given
 from flowreel.serve.roll import MEMORY, Wish
-from flowreel.settings import Settings, resolve
 
 MARGIN = 1.1
 """Times real time that a machine should reach, so that a stream is not late again and again."""
@@ -32,7 +30,7 @@ class Faster:
 def faster(speed: float, wish: Wish, config: PipelineConfig) -> Faster:
     """What would make a generation of these wishes, which rolls ``speed`` times as fast as real time, keep up, or come
     nearer to it. Work grows with the steps and with the window, which should not be less than half of the trained."""
-    now = resolve(Settings.of(wish.settings), config, Given())
+    now = wish.resolved(config)
     share = speed / MARGIN
     steps = max(1, int(now.steps * share))
     window = max(config.trained.window / 2, now.window * share)
@@ -44,7 +42,7 @@ def faster(speed: float, wish: Wish, config: PipelineConfig) -> Faster:
 def slowness(speed: float, wish: Wish, config: PipelineConfig) -> str:
     """A sentence for whoever started the server."""
     ways = faster(speed, wish, config)
-    now = resolve(Settings.of(wish.settings), config, Given())
+    now = wish.resolved(config)
     better = (
         f"{ways} is faster (now --steps {now.steps} --window {now.window})" if str(ways) else "use a faster machine"
     )

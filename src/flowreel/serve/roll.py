@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,11 +18,14 @@ from typing import Any, Literal
 
 import torch
 
+from flowreel.config import PipelineConfig
 from flowreel.errors import InputError
+from flowreel.given import Given
 from flowreel.media import Clip
 from flowreel.pipeline import Pipeline, Stream
 from flowreel.serve.fmp4 import Fragmenter
 from flowreel.serve.strip import Strip
+from flowreel.settings import Resolved, Settings, resolve
 from flowreel.threads import Sharing
 
 log = logging.getLogger("flowreel.serve")
@@ -55,6 +59,12 @@ class Wish:
         """Fields of :class:`flowreel.settings.Settings`."""
         chosen = {"guidance": self.guidance, "steps": self.steps, "window": self.window}
         return chosen | {"precision": self.precision or "float32"}
+
+    def resolved(self, config: PipelineConfig) -> Resolved:
+        """What is left open filled in, but for what is given. :class:`InputError` where it can't be done."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # who asks for an untrained window is warned when it is generated
+            return resolve(Settings.of(self.settings), config, Given())
 
 
 @dataclass(frozen=True)
