@@ -45,8 +45,8 @@ def test_frames_are_independent_of_their_batch() -> None:
 def test_log_variance_is_bounded() -> None:
     model = TinyAutoencoder(VideoCodecConfig(width=8))
     logvar = model.encode(torch.full((1, 3, 8, 8), 1e6))[1]
-    assert logvar.abs().max() <= 30
-    assert torch.isfinite(logvar.exp()).all()
+    assert logvar.min() >= -30
+    assert logvar.max() == 2, "noise of such a frame is no more than e"
 
 
 @torch.no_grad()

@@ -23,7 +23,9 @@ from flowreel.config import VideoCodecConfig
 from flowreel.errors import InputError
 
 _GROUPS = 8
-_LOGVAR_RANGE = (-30.0, 20.0)
+_LOGVAR_RANGE = (-30.0, 2.0)
+"""Of the latents' log-variance. A standard deviation of more than e times that of all latents is no use, and one
+frame with e^10 times would drown a training step in noise."""
 
 
 class TinyAutoencoder(nn.Module):
