@@ -126,6 +126,25 @@ def test_sound_alone_is_joined_as_well(tmp_path):
     assert loud[-1] - loud[0] == pytest.approx(2, abs=0.1)
 
 
+def test_sound_that_begins_with_the_second_part_is_heard_in_time(tmp_path):
+    name, silent = tmp_path / "a.ts", tmp_path / "silent.ts"
+    make(silent, grey([DARK] * 20), even_times(20, FPS), codec="libx264")
+    name.write_bytes(silent.read_bytes() + part(tmp_path, ".ts", 20, 12) + part(tmp_path, ".ts", 15, 4))
+    clip = Clip.read(name, fps=FPS)
+    assert flashes(clip) == pytest.approx([32, 44], abs=1)
+    assert beeps(clip) == pytest.approx([k / FPS for k in flashes(clip)], abs=0.1)
+
+
+@pytest.mark.parametrize("size", [1 << 60, (1 << 64) - 1, 1 << 33])
+def test_a_box_of_an_impossible_size_is_no_crash(tmp_path, size):
+    path = tmp_path / "a.mp4"
+    _short(path, {})
+    with path.open("ab") as file:
+        file.write(b"\0\0\0\1free" + size.to_bytes(8, "big"))
+    assert len(Clip.read(path, fps=FPS).frames) == 12
+    assert probe(path).seconds == pytest.approx(1.2)
+
+
 @dataclass
 class Stream:
     """What a timeline asks of a stream: pictures 40 ms apart, sound in blocks of 20 ms."""
@@ -210,6 +229,13 @@ def test_sound_that_begins_with_the_second_part_is_in_time():
     assert shown[1][0] == shown[0][25] == 1
 
 
+def test_sound_that_begins_before_the_pictures_of_its_part_is_in_time():
+    """As FFmpeg hands packets out: a picture is known to be whole only when the next one begins."""
+    made, shown = timeline(pictures(0, 2000), sound(0, 100), pictures(0, 400), sound(100, 400), pictures(400, 800))
+    assert made.shifts[1] == ((0, 2),)
+    assert shown[1][0] == shown[0][50] == 2
+
+
 def test_one_damaged_time_moves_nothing_else():
     made, shown = timeline(pictures(0, 1000), [Packet(VIDEO, 900_000, 40)], pictures(1040, 2000), sound(0, 2000))
     assert shown[0] == pytest.approx(np.arange(0, 2, 0.04))
@@ -232,6 +258,17 @@ def test_several_files_in_one_are_refused(tmp_path, kind):
     for ask in (probe, Clip.read):
         with pytest.raises(InputError, match="several files put one after the other"):
             ask(path)
+
+
+def test_fragments_that_repeat_their_header_are_read(tmp_path):
+    path = tmp_path / "a.mp4"
+    _short(path, {"movflags": "empty_moov+default_base_moof", "frag_duration": "300000"})
+    whole = path.read_bytes()
+    first = whole.index(b"moof") - 4
+    second = whole.index(b"moof", first + 8) - 4
+    path.write_bytes(whole[:second] + whole[:first] + whole[second:])
+    assert len(Clip.read(path, fps=FPS).frames) == 12
+    assert probe(path).seconds == pytest.approx(1.2)
 
 
 def test_live_recordings_in_one_file_are_refused_where_times_go_back(tmp_path):

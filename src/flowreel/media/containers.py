@@ -35,8 +35,7 @@ def is_several(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(12)
         if head[:4] == _EBML:
-            file.seek(stated_size(path))
-            return file.tell() > 0 and file.read(4) == _EBML
+            return _begins(file, stated_size(path), _EBML)
         if head[:4] == b"RIFF" and head[8:] == b"AVI ":
             return sum(kind == b"AVI " for kind in _riff(file)) > 1
         if head[:4] == b"FLV\x01":
@@ -44,8 +43,23 @@ def is_several(path: Path) -> bool:
         if head == _ASF[:12]:
             return _follows_asf(file)
         if head[4:8] in _BOXES:
-            return sum(kind == b"moov" for kind in _boxes(file)) > 1
+            return _holds_several(file)
     return False
+
+
+def _holds_several(file: BinaryIO) -> bool:
+    """Whether an MP4 has a second header that is no repeat of its own, as fragmented ones may have: there the numbers
+    of the fragments go on."""
+    headers, number = 0, 0
+    for kind, at in _boxes(file):
+        headers += kind == b"moov"
+        if kind == b"moof":
+            file.seek(at)
+            head = file.read(24)  # of the moof and of the mfhd in it
+            before, number = number, int.from_bytes(head[20:24]) if head[12:16] == b"mfhd" else number
+            if headers > 1 and number <= before:
+                return True
+    return headers > 1 and not number
 
 
 def _follows_flv(file: BinaryIO) -> bool:
@@ -67,14 +81,21 @@ def _follows_asf(file: BinaryIO) -> bool:
     if at < 0 or len(header) < at + 48:
         return False
     (size,) = struct.unpack("<Q", header[at + 40 : at + 48])
-    file.seek(min(size, 1 << 62))
-    return size > 0 and file.read(len(_ASF)) == _ASF
+    return _begins(file, size, _ASF)
 
 
-def _boxes(file: BinaryIO) -> Iterator[bytes]:
-    """The types of the outermost boxes of an MP4, as far as there are any."""
-    at = 0
-    while True:
+def _begins(file: BinaryIO, at: int, mark: bytes) -> bool:
+    """Whether ``mark`` lies at ``at``, behind the start; a stated place may be damaged and anywhere."""
+    if not 0 < at < file.seek(0, 2):
+        return False
+    file.seek(at)
+    return file.read(len(mark)) == mark
+
+
+def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """The types and places of the outermost boxes of an MP4, as far as there are any."""
+    at, end = 0, file.seek(0, 2)
+    while at < end:
         file.seek(at)
         head = file.read(16)
         if len(head) < 8 or not head[4:8].isascii():
@@ -82,7 +103,7 @@ def _boxes(file: BinaryIO) -> Iterator[bytes]:
         size, kind = struct.unpack(">I4s", head[:8])
         if size == 1 and len(head) == 16:
             (size,) = struct.unpack(">Q", head[8:])
-        yield kind
+        yield kind, at
         if size < 8:  # 0: up to the end of the file
             return
         at += size
@@ -90,8 +111,8 @@ def _boxes(file: BinaryIO) -> Iterator[bytes]:
 
 def _riff(file: BinaryIO) -> Iterator[bytes]:
     """The forms of the outermost RIFF chunks: ``AVI ``, then ``AVIX`` where a file goes on after 1 GB."""
-    at = 0
-    while True:
+    at, end = 0, file.seek(0, 2)
+    while at < end:
         file.seek(at)
         head = file.read(12)
         if len(head) < 12 or head[:4] != b"RIFF":

@@ -236,7 +236,7 @@ def _packets(container: InputContainer, stream: Any, joined: Timeline | None) ->
         shifts = [(at, round(shift / stream.time_base)) for at, shift in joined.shifts[stream.index]]
     shift, far = 0, round(REORDERED / stream.time_base)
     for number, packet in enumerate(container.demux(stream)):
-        if shifts and number == shifts[0][0]:
+        while shifts and number >= shifts[0][0]:
             shift = shifts.pop(0)[1]
         if joined is not None and None not in (packet.pts, packet.dts) and abs(packet.pts - packet.dts) > far:
             packet.pts = None  # at a seam FFmpeg guesses it from the next clock: the picture follows the one before
@@ -363,5 +363,7 @@ def _rate(stream: Any, joined: Timeline | None) -> Fraction:
     if rate == 1 / stream.time_base and stream.guessed_rate:  # of DV, FFmpeg gives the ticks of its clock
         rate = Fraction(stream.guessed_rate)
     step = joined.steps.get(stream.index) if joined is not None else None
-    # FFmpeg guesses the rate of such a recording from its times, wrongly where they leap.
-    return 1 / step if step and not 0.5 < rate * step < 2 else rate
+    if joined is None or not step:
+        return rate
+    # FFmpeg guesses the rate of a recording from its times, too high where they leap.
+    return 1 / step if rate * step > (2 if joined.is_joined(stream.index) else 4) else rate

@@ -40,7 +40,7 @@ class Timeline:
 
     def is_joined(self, index: int) -> bool:
         """Whether any time of the stream is shifted: then seeking by time leads nowhere."""
-        return len(self.shifts.get(index, ())) > 1
+        return any(shift for _, shift in self.shifts.get(index, ()))
 
 
 def timeline(container: InputContainer, path: Path, streams: Sequence[Any]) -> Timeline | None:
@@ -100,11 +100,16 @@ class _Track:
     after: int = 0
     end: int | None = None
     ends_in: int = 0
+    first: int | None = None  # when its first packet begins
+    unsettled: bool = False  # the part of that is a guess
     begins: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])  # numbers of packets, and their parts
     steps: Counter[int] = field(default_factory=Counter)
 
     def passes(self, packet: Any, start: int) -> None:
         """Note a packet that begins at ``start``. One that does not say how long it lasts, does as the one before."""
+        self.first = start if self.first is None else self.first
+        if abs(start - self.first) > self.longest:
+            self.unsettled = False
         step = 0 if self.last is None else start - self.last
         if 0 < step <= self.longest:
             self.lasts = step
@@ -140,6 +145,9 @@ def _joined(streams: Sequence[Any], packets: Iterator[Any]) -> Timeline:
         if part != track.part:
             track.part, track.last = part, None
             track.begins.append((track.count, part))
+            for other in tracks.values():
+                if other is not track and other.unsettled:
+                    parts.settle(other, start + parts.shifts[part], part)
         track.count += 1
         track.passes(packet, start)
         shown = packet.pts * track.tick if packet.pts is not None else start
@@ -178,6 +186,7 @@ class _Parts:
             now = newest.after + self.shifts[newest.part]
             gaps = [(abs(start + shift - now), -part) for part, shift in enumerate(self.shifts)]
             gap, part = min(gaps)
+            track.unsettled = gap > track.longest  # the others may only be about to reach the part that it is of
             return -part if gap <= self.forward else self._new(now - start)
         if self._follows(start, track, track.part):
             return track.part
@@ -187,6 +196,14 @@ class _Parts:
             if part < track.part and self._follows(start, track, part):
                 return part
         return self._new(track.after + self.shifts[track.part] - start)
+
+    def settle(self, track: _Track, now: int, part: int) -> None:
+        """Take the part that another stream has just begun, at ``now``, for that of a stream that began before, if it
+        fits better."""
+        assert track.first is not None
+        if abs(track.first + self.shifts[part] - now) < track.longest:
+            track.part, track.unsettled = part, False
+            track.begins = [(track.begins[-1][0], part)]
 
     def _follows(self, start: int, track: _Track, part: int) -> bool:
         assert track.last is not None
