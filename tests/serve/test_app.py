@@ -509,8 +509,11 @@ def test_a_machine_slower_than_real_time_is_told_with_what_would_help(caplog: py
         viewer.say(type="restart", steps=1, window=3)
         state = viewer.until("state")
         assert (state["steps"], state["window"]) == (1, 3)
+        assert viewer.until("pace")["slow"] is False, "it is measured anew"
         again = viewer.until("pace")  # still too slow, and nothing is left that would help
         assert (again["slow"], again["steps"], again["window"]) == (True, None, None)
+        viewer.say(type="restart", seed=3)
+        assert viewer.until("state")["seed"] == 3
         for window in (99, 0):
             viewer.say(type="restart", window=window)
             assert viewer.until("error")["status"] == 400

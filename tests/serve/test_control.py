@@ -56,7 +56,7 @@ def test_what_there_is_to_say(said: dict[str, Any], meant: control.Message) -> N
         ('{"type": "restart", "seed": 99999999999999999999}', "seed must be a number"),
         ('{"type": "restart", "steps": 0}', "steps must be a number from 1"),
         ('{"type": "restart", "steps": 1000000}', "steps must be a number from 1"),
-        ('{"type": "restart", "window": 7}', "window must be a number from 1 to 6"),
+        ('{"type": "restart", "window": 25}', "window must be a number from 1 to 24"),
         ('{"type": "pause", "paused": 1}', "true or false"),
         ('{"type": "use", "media": "x", "as": "../../etc/passwd"}', "as, one of prefix"),
         ('{"type": "use", "media": 3, "as": "audio"}', "use needs media"),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 
 import pytest
 
 from flowreel.serve.pace import Faster, Pace, faster
 from flowreel.serve.roll import MEMORY, Wish
-from flowreel.serve.turns import PATIENCE, Turns
+from flowreel.serve.turns import PATIENCE, Gone, Turns
 from tests.conftest import tiny_pipeline
 from tests.serve.serving import Clock
 
@@ -37,13 +39,35 @@ def test_a_clip_is_finished_where_streams_are_always_behind() -> None:
     assert clock() - begun == pytest.approx(6 * PATIENCE, rel=0.05)
 
 
-def test_who_is_gone_does_not_wait() -> None:
+def test_nothing_more_is_computed_for_who_is_gone() -> None:
     clock, gone = Clock(), threading.Event()
-    gone.set()
     begun = clock()
-    with Turns(lambda: True, now=clock, sleep=clock.on).clip(gone) as next_step:
-        next_step(0.5)
+    turns = Turns(lambda: gone.is_set(), now=clock, sleep=clock.on)
+    with contextlib.ExitStack() as stack:
+        next_step = stack.enter_context(turns.clip(gone))
+        gone.set()
+        with pytest.raises(Gone):
+            next_step(0.5)
+    with pytest.raises(Gone):
+        turns.clip(gone).__enter__()
     assert clock() == begun
+
+
+def test_who_is_gone_gives_up_the_place_in_the_queue() -> None:
+    turns, gone, ended = Turns(lambda: False), threading.Event(), threading.Event()
+
+    def wait() -> None:
+        with contextlib.suppress(Gone), turns.clip(gone):
+            pass
+        ended.set()
+
+    with turns.clip(threading.Event()):
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        assert not ended.wait(0.1)
+        gone.set()
+        assert ended.wait(20)
+    waiting.join()
 
 
 def test_one_clip_computes_at_a_time() -> None:
@@ -51,12 +75,12 @@ def test_one_clip_computes_at_a_time() -> None:
 
     def compute() -> None:
         with turns.clip(threading.Event()) as next_step:
-            for step in range(20):
-                computing[0] += 1
+            computing[0] += 1
+            for step in range(5):
                 most[0] = max(most[0], computing[0])
-                sum(range(10_000))
-                computing[0] -= 1
-                next_step(step / 20)
+                time.sleep(0.002)
+                next_step(step / 5)
+            computing[0] -= 1
 
     clips = [threading.Thread(target=compute) for _ in range(4)]
     for clip in clips:

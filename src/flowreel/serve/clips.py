@@ -26,6 +26,7 @@ from flowreel.serve import control
 from flowreel.serve.house import LONGEST_MESSAGE, House, as_given, with_defaults
 from flowreel.serve.refused import Refused
 from flowreel.serve.roll import Wish
+from flowreel.serve.turns import Gone
 from flowreel.serve.uploads import Upload
 
 log = logging.getLogger("flowreel.serve")
@@ -134,10 +135,6 @@ async def _made(house: House, request: Request, wish: Wish, seconds: float) -> P
                 (await work).unlink(missing_ok=True)
 
 
-class _GoneError(Exception):
-    """Nobody waits for the clip any more."""
-
-
 def _make(house: House, wish: Wish, seconds: float, gone: threading.Event) -> Path:
     with house.studio.turns.clip(gone) as next_step:
         torch.set_num_threads(house.studio.threads)
@@ -163,7 +160,7 @@ def _written(
     try:
         for chunk in chunks:
             if gone.is_set():
-                raise _GoneError
+                raise Gone
             clip = chunk[0]
             if writer is None:
                 height, width = clip.frames.shape[1:3]

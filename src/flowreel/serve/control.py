@@ -17,6 +17,8 @@ from flowreel.settings import check_guidance, class_index
 SEED_LIMIT = 2**31
 ROLES = ("prefix", "audio", "video")
 MOST_STEPS = 32
+MOST_WINDOWS = 4
+"""Trained windows that a viewer's may be long."""
 MOST_GUIDANCE = 20.0
 LONGEST_NAME = 200
 
@@ -118,7 +120,7 @@ def wished(values: Mapping[str, Any], config: PipelineConfig) -> Wish:
         except InputError as error:
             raise Refused(400, str(error)) from error
     seed, steps = _whole(values, "seed", 0, SEED_LIMIT - 1), _whole(values, "steps", 1, MOST_STEPS)
-    window = _whole(values, "window", 1, config.trained.window)
+    window = _whole(values, "window", 1, MOST_WINDOWS * config.trained.window)
     wish = Wish(label, seed, guidance, steps, window)
     try:
         wish.resolved(config)

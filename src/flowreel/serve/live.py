@@ -98,7 +98,7 @@ def _ready(house: House, seat: Seat) -> dict[str, Any]:
 
 async def _send(house: House, socket: WebSocket, seat: Seat) -> None:
     """Everything that is made, as fast as the viewer takes it."""
-    pace, work, logged = Pace(), None, False
+    pace, generation, logged = Pace(), 0, False
     async for part in house.studio.parts(seat):
         if isinstance(part, Problem):
             await _tell(socket, {"type": "error", "status": 500 if part.fatal else 400, "message": part.message})
@@ -108,9 +108,10 @@ async def _send(house: House, socket: WebSocket, seat: Seat) -> None:
         async with asyncio.timeout(STUCK):
             await socket.send_bytes(_packed(_header(part), part.data))
         house.studio.counts.sent_bytes += len(part.data)
-        asked = (seat.roll.wish.steps, seat.roll.wish.window)
-        if asked != work:
-            pace, work = Pace(), asked
+        if part.generation != generation:
+            if pace.slow:
+                await _tell(socket, _paced(house, seat, part.speed, False))
+            pace, generation = Pace(), part.generation
         if not pace.note(part.speed):
             continue
         await _tell(socket, _paced(house, seat, part.speed, pace.slow))

@@ -70,7 +70,8 @@ class Wish:
 @dataclass(frozen=True)
 class Fragment:
     """A part of the stream: MP4 boxes ``data`` from ``start`` to ``end``, the class that it begins with, the real-time
-    factor with which it was made, and the strip of its sound (see :class:`Strip`)."""
+    factor with which it was made, the strip of its sound (see :class:`Strip`), and how many generations the roll had
+    begun before this one."""
 
     start: float
     end: float
@@ -78,6 +79,7 @@ class Fragment:
     label: str | None
     speed: float
     strip: bytes
+    generation: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Roll:
         config = pipeline.config
         timing, (height, width) = config.timing, config.picture
         self.wish, self.ahead, self.clocked = replace(wish, given=None), ahead, clocked
-        self._first = wish
+        self._first, self._begun = wish, -1
         self.made = self.speed = 0.0
         self.frames = 0
         self.paused = False
@@ -288,7 +290,7 @@ class Roll:
         self.speed = sum(media for media, _ in self._costs) / max(1e-9, sum(cost for _, cost in self._costs))
         start, self.made = self.made, self._fragmenter.frames / clip.fps
         self.frames += len(clip.frames)
-        self._put(Fragment(start, self.made, data, clip.label, self.speed, strip))
+        self._put(Fragment(start, self.made, data, clip.label, self.speed, strip, self._begun))
 
     def _put(self, made: Fragment | Problem) -> None:
         with self._changed:
@@ -298,5 +300,6 @@ class Roll:
 
     def _begin(self, wish: Wish) -> Stream:
         self._costs.clear()
+        self._begun += 1
         given: dict[str, Any] = {wish.role: wish.given} if wish.given is not None else {}
         return self._pipeline.stream(label=wish.label, seed=wish.seed or 0, **wish.settings, **given)

@@ -12,6 +12,10 @@ PATIENCE = 1.0
 _POLL = 0.01
 
 
+class Gone(Exception):  # noqa: N818
+    """Nobody waits for the clip any more."""
+
+
 class Turns:
     """Whose turn it is to compute. One clip at a time, and after each solver step it waits until no stream is behind.
 
@@ -31,21 +35,24 @@ class Turns:
 
     @contextlib.contextmanager
     def clip(self, gone: threading.Event) -> Iterator[Callable[[float], None]]:
-        """While a clip is made. What it gives is to be called after every solver step; ``gone``: nobody waits for the
-        clip any more, so it need not wait either."""
+        """While a clip is made. What it gives is to be called after every solver step.
 
-        def wait() -> None:
+        Raises:
+            Gone: ``gone`` is set; what it gives raises this as well.
+        """
+
+        def next_step(share: float) -> None:  # noqa: ARG001
             until = self._now() + PATIENCE
             while self._is_behind() and self._now() < until and not gone.is_set():
                 self._sleep(_POLL)
+            if gone.is_set():
+                raise Gone
 
-        def next_step(share: float) -> None:  # noqa: ARG001
-            self._turn.release()
-            try:
-                wait()
-            finally:
-                self._turn.acquire()
-
-        wait()
-        with self._turn:
+        while not self._turn.acquire(timeout=_POLL):
+            if gone.is_set():
+                raise Gone
+        try:
+            next_step(0.0)
             yield next_step
+        finally:
+            self._turn.release()

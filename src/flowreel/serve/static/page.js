@@ -779,10 +779,6 @@ function restart(change = {}) {
   const [text, at] = [JSON.stringify(message), performance.now()];
   if (text === lastRestart.text && at - lastRestart.at < 400) return;
   lastRestart = { text, at };
-  if (steps !== app.confirmed.steps || window !== app.confirmed.window) {
-    app.slow = null; // the server measures anew
-    renderSlow();
-  }
   link.send(message);
 }
 
