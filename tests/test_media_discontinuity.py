@@ -242,6 +242,21 @@ def test_one_damaged_time_moves_nothing_else():
     assert made.ends[0] == 2
 
 
+@pytest.mark.parametrize("odd", [640, 100, 2500, 9000])
+def test_one_odd_time_does_not_part_picture_and_sound(odd):
+    times = [pictures(0, 1000), sound(0, 1000), [Packet(VIDEO, odd, 40)], pictures(1040, 3000), sound(1000, 3000)]
+    made, shown = timeline(*times)
+    assert made.ends == {0: 3, 1: 3}
+    assert shown[0][26:] == pytest.approx(np.arange(1.04, 3, 0.04))
+    assert shown[1] == pytest.approx(np.arange(0, 3, 0.02))
+
+
+def test_a_clock_that_is_set_back_a_little_goes_on():
+    _, shown = timeline(pictures(0, 1000), sound(0, 1000), pictures(600, 2000), sound(600, 2000))
+    assert shown[0] == pytest.approx(np.arange(0, 2.4, 0.04))
+    assert shown[1] == pytest.approx(np.arange(0, 2.4, 0.02))
+
+
 def test_packets_without_a_time_belong_to_what_came_before():
     made, _ = timeline(pictures(0, 1000), [Packet(VIDEO, None, 40)], pictures(0, 400))
     assert made.shifts[0] == ((0, 0), (26, 1))

@@ -86,6 +86,16 @@ def _packets(container: InputContainer, indices: tuple[int, ...]) -> Iterator[An
         return
 
 
+@dataclass(frozen=True)
+class _Before:
+    """How it stood with a stream before its newest packet: the part, and when the packet before ended."""
+
+    part: int
+    after: int
+    end: int | None
+    ends_in: int
+
+
 @dataclass
 class _Track:
     """One stream: where it is in the file. Times are whole numbers of the ticks that all streams share."""
@@ -101,6 +111,7 @@ class _Track:
     end: int | None = None
     ends_in: int = 0
     first: int | None = None  # when its first packet begins
+    before: _Before | None = None
     unsettled: bool = False  # the part of that is a guess
     begins: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])  # numbers of packets, and their parts
     steps: Counter[int] = field(default_factory=Counter)
@@ -141,7 +152,16 @@ def _joined(streams: Sequence[Any], packets: Iterator[Any]) -> Timeline:
             track.count += 1
             continue
         start = packet.dts * track.tick
+        if (before := track.before) is not None and parts.was_odd(start, track, before):
+            if track.part == before.part:  # an odd time is shown when its packet is due
+                due = before.after + parts.shifts[before.part]
+                track.begins.append((track.count - 1, parts.new(due - (track.last or 0))))
+            track.begins.append((track.count, before.part))
+            track.part, track.last, track.after = before.part, before.after, before.after
+            track.end, track.ends_in = before.end, before.ends_in
         part = parts.place(start, track, newest)
+        if track.last is not None:
+            track.before = _Before(track.part, track.after, track.end, track.ends_in)
         if part != track.part:
             track.part, track.last = part, None
             track.begins.append((track.count, part))
@@ -187,7 +207,7 @@ class _Parts:
             gaps = [(abs(start + shift - now), -part) for part, shift in enumerate(self.shifts)]
             gap, part = min(gaps)
             track.unsettled = gap > track.longest  # the others may only be about to reach the part that it is of
-            return -part if gap <= self.forward else self._new(now - start)
+            return -part if gap <= self.forward else self.new(now - start)
         if self._follows(start, track, track.part):
             return track.part
         for part in range(len(self.shifts) - 1, -1, -1):
@@ -195,7 +215,13 @@ class _Parts:
                 return part
             if part < track.part and self._follows(start, track, part):
                 return part
-        return self._new(track.after + self.shifts[track.part] - start)
+        return self.new(track.after + self.shifts[track.part] - start)
+
+    def was_odd(self, start: int, track: _Track, before: _Before) -> bool:
+        """Whether only the newest packet has an odd time, as this one goes on from the one before it."""
+        assert track.last is not None
+        gap = abs(start - before.after)
+        return abs(track.last - before.after) > self.back and gap <= track.longest and gap < abs(start - track.after)
 
     def settle(self, track: _Track, now: int, part: int) -> None:
         """Take the part that another stream has just begun, at ``now``, for that of a stream that began before, if it
@@ -220,7 +246,7 @@ class _Parts:
             self.shifts[part] += self._even(overlap)
         return True
 
-    def _new(self, shift: int) -> int:
+    def new(self, shift: int) -> int:
         self.shifts.append(self._even(shift))
         return len(self.shifts) - 1
 
