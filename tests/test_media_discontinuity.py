@@ -13,7 +13,7 @@ import pytest
 
 from flowreel.errors import InputError
 from flowreel.media import Clip, iterate, probe, read_sound
-from flowreel.media.discontinuity import Timeline, _joined
+from flowreel.media.discontinuity import Timeline, join
 from flowreel.media.sound import SLACK
 from tests.filming import BRIGHT, DARK, RATE, click, even_times, grey, make
 from tests.test_media import onset
@@ -181,7 +181,7 @@ def sound(*milliseconds: int) -> list[Packet]:
 def timeline(*packets: list[Packet]) -> tuple[Timeline, dict[int, list[float]]]:
     """The timeline, and when each stream's packets are shown."""
     listed = list(itertools.chain(*packets))
-    made = _joined([VIDEO, AUDIO], iter(listed))
+    made = join([VIDEO, AUDIO], iter(listed))
     shown: dict[int, list[float]] = {0: [], 1: []}
     for packet in listed:
         index = packet.stream.index

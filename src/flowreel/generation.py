@@ -138,8 +138,8 @@ class Generation(Iterator[list[Clip]]):
             steps = self._steps_for(frames)
             self._watch = lambda: watch(min(1.0, self._steps / steps))
         while frames > 0:
-            frames, length = frames - self._settings.block, min(frames, self._settings.block)
             block = self._block()
+            frames, length = frames - self._settings.block, min(frames, self._settings.block)
             chunks = self._decoder.push({k: v[:, :length] for k, v in block.items()})
             if chunks:
                 yield self._finished(chunks)

@@ -8,21 +8,23 @@ Damage that still decodes to a picture or a sound is not noticed: these formats 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 from av.codec.context import ThreadType
 from av.container import InputContainer
+from av.format import Flags
 from av.stream import Discard, Disposition
 
 from flowreel.errors import InputError
 from flowreel.media.containers import stated_size
-from flowreel.media.discontinuity import REORDERED, Timeline, timeline
+from flowreel.media.discontinuity import REORDERED, Timeline, join, stated_rate
 
 # One decoded frame: the frame, when it starts, when it ends, the tick of the clock that both were rounded to (seconds).
 Timed = tuple[Any, Fraction, Fraction, Fraction]
@@ -225,8 +227,35 @@ def _timed(path: Path, container: InputContainer, stream: Any) -> Iterator[Timed
 
 
 def _timeline(path: Path, container: InputContainer) -> Timeline | None:
+    """One timeline of the streams that are played; None for a format whose clock never restarts. All packets of the
+    file are read for it, but for a file that was read before."""
+    if not Flags.ts_discont & Flags(container.format.flags):
+        return None
     main = (default_stream(_moving(container)), default_stream(audible(container)))
-    return timeline(container, path, [stream for stream in main if stream is not None])
+    status = path.stat()
+    file = _File(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return _scanned(file, tuple(stream.index for stream in main if stream is not None))
+
+
+class _File(NamedTuple):
+    path: Path
+    device: int
+    inode: int
+    size: int
+    changed: int
+
+
+@functools.lru_cache(maxsize=256)
+def _scanned(file: _File, indices: tuple[int, ...]) -> Timeline:
+    with opened(file.path) as container:
+        streams = [container.streams[index] for index in indices]
+        return join(streams, _readable(container.demux(*streams)))
+
+
+def _readable(packets: Iterator[av.Packet]) -> Iterator[av.Packet]:
+    """The packets as far as they can be read: where the file is damaged is told when it is decoded."""
+    with contextlib.suppress(av.FFmpegError):
+        yield from packets
 
 
 def _packets(container: InputContainer, stream: Any, joined: Timeline | None) -> Iterator[av.Packet]:
@@ -297,8 +326,9 @@ def last_end(path: Path, pick: Pick) -> Fraction | None:
                     other.discard = Discard.all
             if seek:
                 container.seek(int((_covered(container, stream, None) or 0) / stream.time_base), stream=stream)
+            rate = own_rate(path, container, stream)
             ends = (
-                packet.pts * stream.time_base + _duration(packet, own_rate(path, container, stream), stream.time_base)
+                packet.pts * stream.time_base + _duration(packet, rate, stream.time_base)
                 for packet in container.demux(stream)
                 if packet.pts is not None
             )
@@ -359,7 +389,7 @@ def own_rate(path: Path, container: InputContainer, stream: Any) -> Fraction:
 def _rate(stream: Any, joined: Timeline | None) -> Fraction:
     if stream.type != "video":
         return Fraction(25)
-    rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+    rate = stated_rate(stream)
     if rate == 1 / stream.time_base and stream.guessed_rate:  # of DV, FFmpeg gives the ticks of its clock
         rate = Fraction(stream.guessed_rate)
     step = joined.steps.get(stream.index) if joined is not None else None

@@ -2,22 +2,17 @@
 
 MPEG transport and program streams and Ogg may hold several recordings, one after the other, each with a clock of its
 own. FFmpeg's command line joins them (``dts_delta_threshold``, 10 s); its library does not. Picture and sound are
-shifted by the same time here, so that they stay together.
+shifted by the same time here, so that they stay together. Knows: streams and their packets. Does not know: files.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
-from typing import Any, NamedTuple
-
-from av.container import InputContainer
-from av.format import Flags
+from typing import Any
 
 _FORWARD = 10  # seconds that may be missing from a recording: FFmpeg's default
 REORDERED = 10
@@ -41,49 +36,6 @@ class Timeline:
     def is_joined(self, index: int) -> bool:
         """Whether any time of the stream is shifted: then seeking by time leads nowhere."""
         return any(shift for _, shift in self.shifts.get(index, ()))
-
-
-def timeline(container: InputContainer, path: Path, streams: Sequence[Any]) -> Timeline | None:
-    """The timeline of these streams of the open container; None for a format whose clock never restarts.
-
-    Reads all packets of the file, from the start of ``container`` on, but for a file that it has read before.
-    """
-    if not may_restart(container):
-        return None
-    status = path.stat()
-    file = _File(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    return _timeline(file, tuple(stream.index for stream in streams))
-
-
-def may_restart(container: InputContainer) -> bool:
-    """Whether the format allows its clock to restart."""
-    return bool(Flags.ts_discont & Flags(container.format.flags))
-
-
-class _File(NamedTuple):
-    path: Path
-    device: int
-    inode: int
-    size: int
-    changed: int
-
-
-@functools.lru_cache(maxsize=256)
-def _timeline(file: _File, indices: tuple[int, ...]) -> Timeline:
-    from flowreel.media.demux import opened
-
-    with opened(file.path) as container:
-        return _joined([container.streams[index] for index in indices], _packets(container, indices))
-
-
-def _packets(container: InputContainer, indices: tuple[int, ...]) -> Iterator[Any]:
-    """The packets as far as they can be read: where the file is damaged is told when it is decoded."""
-    import av
-
-    try:
-        yield from container.demux(*(container.streams[index] for index in indices))
-    except av.FFmpegError:
-        return
 
 
 @dataclass(frozen=True)
@@ -138,7 +90,8 @@ class _Track:
         return 0
 
 
-def _joined(streams: Sequence[Any], packets: Iterator[Any]) -> Timeline:
+def join(streams: Sequence[Any], packets: Iterable[Any]) -> Timeline:
+    """The timeline of these streams, from all their packets in the order in which they lie in the file."""
     unit = Fraction(1, math.lcm(*(stream.time_base.denominator for stream in streams)))
     # Rounded to the coarsest tick, the same shift can be applied to all streams exactly.
     coarse = math.lcm(*(round(stream.time_base / unit) for stream in streams))
@@ -182,9 +135,14 @@ def _joined(streams: Sequence[Any], packets: Iterator[Any]) -> Timeline:
     )
 
 
+def stated_rate(stream: Any) -> Fraction:
+    """Pictures a second as FFmpeg has or guesses them, 25 where it knows nothing."""
+    return Fraction(stream.average_rate or stream.guessed_rate or 25)
+
+
 def _track(stream: Any, unit: Fraction) -> _Track:
     video = stream.type == "video"
-    lasts = 1 / (stream.average_rate or stream.guessed_rate or Fraction(25)) if video else Fraction(0)
+    lasts = 1 / stated_rate(stream) if video else Fraction(0)
     return _Track(round(stream.time_base / unit), round(1 / unit), round(lasts / unit), video)
 
 

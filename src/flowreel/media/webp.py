@@ -50,7 +50,7 @@ def _durations(file: BinaryIO) -> Generator[Fraction]:
 
 
 def pictures(path: Path, times: list[Fraction]) -> Generator[Timed]:
-    """Every picture over black, shown as long as ``times`` says, the first one from 0 s on."""
+    """Every picture, shown as long as ``times`` says, the first one from 0 s on."""
     from PIL import Image
 
     start = Fraction(0)
@@ -60,10 +60,7 @@ def pictures(path: Path, times: list[Fraction]) -> Generator[Timed]:
                 raise InputError(f"{path}: pictures of {image.width}x{image.height} are too large to be read")
             for number, seconds in enumerate(times):
                 image.seek(number)
-                shown = Image.new("RGB", image.size)
-                layer = image.convert("RGBA")
-                shown.paste(layer, mask=layer)
-                frame = av.VideoFrame.from_ndarray(np.asarray(shown), format="rgb24")
+                frame = av.VideoFrame.from_ndarray(np.asarray(image.convert("RGBA")), format="rgba")
                 yield frame, start, start + seconds, _TICK
                 start += seconds
     except (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -12,7 +12,7 @@ from flowreel.config import PipelineConfig
 from flowreel.errors import InputError
 from flowreel.serve.refused import Refused
 from flowreel.serve.roll import Wish
-from flowreel.settings import check_guidance, class_index
+from flowreel.settings import class_index
 
 SEED_LIMIT = 2**31
 ROLES = ("prefix", "audio", "video")
@@ -114,11 +114,6 @@ def wished(values: Mapping[str, Any], config: PipelineConfig) -> Wish:
         except InputError as error:
             raise Refused(400, _short(str(error), 400)) from error
     guidance = _number(values, "guidance", 0, MOST_GUIDANCE)
-    if guidance is not None:
-        try:
-            check_guidance(guidance, config)
-        except InputError as error:
-            raise Refused(400, str(error)) from error
     seed, steps = _whole(values, "seed", 0, SEED_LIMIT - 1), _whole(values, "steps", 1, MOST_STEPS)
     window = _whole(values, "window", 1, MOST_WINDOWS * config.trained.window)
     wish = Wish(label, seed, guidance, steps, window)

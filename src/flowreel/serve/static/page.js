@@ -788,8 +788,8 @@ function newSeed() {
   restart({ seed: crypto.getRandomValues(new Uint32Array(1))[0] >>> 1 });
 }
 
-/** Begin anew with what makes a slow machine faster. */
-function hurry(change) {
+/** Begin anew with what the person chose, also for the next connection. */
+function restartWith(change) {
   Object.assign(app.chosen, change);
   restart(change);
 }
@@ -1008,9 +1008,7 @@ function numberEntered(name) {
   const input = element(name);
   edited.delete(name);
   if (!input.value || !input.checkValidity() || !canSteer()) return renderAsked();
-  const change = { [name]: Number(input.value) };
-  Object.assign(app.chosen, change);
-  restart(change);
+  restartWith({ [name]: Number(input.value) });
 }
 
 const KEYS = {
@@ -1116,8 +1114,8 @@ function wireControls() {
   onClick("download", download);
   onClick("newseed", newSeed);
   onClick("restart", restart);
-  onClick("fewersteps", () => hurry({ steps: app.slow.steps }));
-  onClick("smallerwindow", () => hurry({ window: app.slow.window }));
+  onClick("fewersteps", () => restartWith({ steps: app.slow.steps }));
+  onClick("smallerwindow", () => restartWith({ window: app.slow.window }));
   element("fullscreen").hidden = !element("stage").requestFullscreen && !video.webkitEnterFullscreen;
   for (const type of ["input", "change"]) element("guidance").addEventListener(type, guidanceMoved);
   for (const name of ["steps", "seed"]) {
