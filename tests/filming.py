@@ -25,10 +25,11 @@ KINDS = {
     ".vob": "vob",
 }
 SOUND = {".mkv": "pcm_s16le", ".avi": "pcm_s16le", ".webm": "libopus"}
+X265_IN_ORDER = "bframes=0:frame-threads=1:pools=none:log-level=none"  # packets in order on any number of processors
 QUICK = {
     "libx264": {"preset": "ultrafast", "crf": "12"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "20"},
-    "libx265": {"preset": "ultrafast", "crf": "8", "x265-params": "log-level=none"},
+    "libx265": {"preset": "ultrafast", "crf": "8", "x265-params": X265_IN_ORDER},
 }
 LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 

@@ -12,13 +12,15 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from flowreel.media import Clip, hdr
 
+from .filming import X265_IN_ORDER
+
 PQ, HLG, SDR = 16, 18, 1  # FFmpeg's numbers of the transfer, as of BT.709
 BT709, BT2020 = 1, 9  # of primaries, and of matrices
 LIGHT = np.array([0, 1, 10, 26, 60, 100, 203, 400, 700, 1000, 4000], float)  # cd/m2
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 LOSSLESS = {
     "libx264": {"qp": "0", "preset": "ultrafast"},
-    "libx265": {"x265-params": "lossless=1:log-level=none", "preset": "ultrafast"},
+    "libx265": {"x265-params": f"lossless=1:{X265_IN_ORDER}", "preset": "ultrafast"},
 }
 
 
