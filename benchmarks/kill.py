@@ -35,8 +35,8 @@ from pathlib import Path
 from typing import Any
 
 from flowreel.config import WorldConfig
-from flowreel.report import silent
-from flowreel.worldfiles import write_world
+from flowreel.utils.reporting import silent
+from flowreel.world.export import write_world
 
 SAVE = 6
 Phase = Callable[[Path], str]
@@ -220,7 +220,7 @@ def prepare(folder: Path, times: int, rng: random.Random, count: int, add: bool 
 
 def shards(out: Path) -> int:
     """How many clips are in finished shards."""
-    from flowreel.shards import read_shards
+    from flowreel.data.shards import read_shards
 
     return sum(len(records) for _, _, records in read_shards(out))
 

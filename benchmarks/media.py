@@ -16,8 +16,8 @@ from pathlib import Path
 
 import av
 
+from flowreel.data.sources import find_clips
 from flowreel.media import demux, iterate
-from flowreel.sources import find_clips
 
 
 def plain(path: Path) -> None:

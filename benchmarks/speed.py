@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from flowreel import machine
+from flowreel.utils import runtime as machine
 
 machine.keep_memory()  # as the command line does, before torch is imported
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from flowreel.checkpoint import write_json
 from flowreel.codec import Codec
 from flowreel.config import (
     FORMAT_VERSION,
@@ -26,10 +25,11 @@ from flowreel.config import (
     VideoCodecConfig,
     to_dict,
 )
-from flowreel.dataset import GlobalOrder, WindowDataset
+from flowreel.data.dataset import GlobalOrder, WindowDataset
+from flowreel.data.prepare import find_clips, prepare
+from flowreel.data.shards import ShardWriter
 from flowreel.media import Clip
-from flowreel.prepare import find_clips, prepare
-from flowreel.shards import ShardWriter
+from flowreel.training.checkpoint import write_json
 from speed_rows import Row, seconds
 
 CPU = torch.device("cpu")

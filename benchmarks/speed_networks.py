@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from flowreel import models, presets
-from flowreel.config import LatentShape, ModelConfig, TrainConfig
-from flowreel.ema import EMA
+from flowreel import models
+from flowreel.config import LatentShape, ModelConfig, TrainConfig, presets
 from flowreel.flow import objective
 from flowreel.flow.guidance import classifier_free
 from flowreel.flow.noise import SampleNoise
 from flowreel.flow.sampling import stream
 from flowreel.flow.types import Latents, Times
 from flowreel.models import Network, Remembered
-from flowreel.optim import optimizers
+from flowreel.training.ema import EMA
+from flowreel.training.optim import optimizers
 from speed_rows import Row, seconds
 
 CLASSES = 10
@@ -105,7 +105,7 @@ def forward(case: Case, model: Network, device: torch.device) -> Callable[[], La
 
 
 def training_step(case: Case, model: Network, device: torch.device) -> Callable[[], None]:
-    """What ``flowreel.loop`` does in a step, with a batch that is there already."""
+    """What ``flowreel.training.loop`` does in a step, with a batch that is there already."""
     data = case.noise(device, seed=100)(case.frames)
     t = {k: torch.rand(case.batch, case.frames, device=device) for k in data}
     label = case.labels(device)

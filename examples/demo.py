@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from flowreel.report import say
+from flowreel.utils.reporting import say
 
 SECONDS = 6.0
 SEED = 1
@@ -36,8 +36,8 @@ def main(out: Path) -> None:
     say("loading the shipped model; four clips follow, each takes seconds on an idle laptop, minutes on a busy one")
     import flowreel
     from flowreel.config import GenerateConfig
-    from flowreel.generate import generate
     from flowreel.media import Clip
+    from flowreel.pipeline.generate import generate
 
     pipe = flowreel.load("world")
     begun = time.perf_counter()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 if TYPE_CHECKING:
-    from flowreel.pipeline import Pipeline
+    from flowreel.pipeline.pipeline import Pipeline
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -36,7 +36,7 @@ def _unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _no_lines_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
     """Work that takes long here, on a slow machine, says no more than work that is quick."""
-    from flowreel import report
+    from flowreel.utils import reporting as report
 
     monkeypatch.setattr(report, "SECONDS", math.inf)
 
@@ -45,7 +45,8 @@ def _no_lines_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
 def plain_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """``loss.png`` holds the numbers as text: drawing them takes most of the time of a small run."""
 
-    from flowreel import checkpoint, journal
+    from flowreel.training import checkpoint
+    from flowreel.training import logger as journal
 
     def draw(curve: Path, folder: Path) -> None:
         numbers = [journal.read_curve(folder / name) for name in (curve.name, journal.VALIDATION)]
@@ -87,7 +88,7 @@ def tiny_pipeline(
         VideoCodecConfig,
     )
     from flowreel.models import build
-    from flowreel.pipeline import Pipeline
+    from flowreel.pipeline.pipeline import Pipeline
 
     mel = MelConfig(n_fft=512, win_length=512, bins=16)
     timing = Timing(10, 16000, 160) if sound else Timing(10, 0, 0)

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from flowreel import checkpoint
-from flowreel.report import silent
+from flowreel.training import checkpoint
+from flowreel.utils.reporting import silent
 from tests.kills import content
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from flowreel.loop import fit
-from flowreel.train import FlowTask
-from tests.test_train import config
+from flowreel.training.flow import FlowTask
+from flowreel.training.loop import fit
+from tests.training.test_flow import config
 
 
 class Watched(FlowTask):

@@ -15,15 +15,14 @@ import torch
 import flowreel
 from flowreel.cli import COMMANDS, main, parse
 from flowreel.config import GenerateConfig, LoadConfig, PrepareConfig, TrainConfig
+from flowreel.config.presets import PRESETS, preset
 from flowreel.errors import InputError
-from flowreel.generate import generate
-from flowreel.info import info
-from flowreel.locking import held
 from flowreel.media import Clip, probe
-from flowreel.presets import PRESETS, preset
-
-from .conftest import GOLDEN, tiny_pipeline
-from .kills import content, states
+from flowreel.pipeline.generate import generate
+from flowreel.pipeline.info import info
+from flowreel.utils.locking import held
+from tests.conftest import GOLDEN, tiny_pipeline
+from tests.kills import content, states
 
 
 def test_presets_are_the_defaults_and_overrides_win() -> None:

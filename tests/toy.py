@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from flowreel.config import EMAConfig, LoopConfig, OptimConfig
-from flowreel.loop import fit
-from flowreel.task import ROLE, purpose_seed
+from flowreel.training.loop import fit
+from flowreel.training.task import ROLE, purpose_seed
 
 
 class Toy:

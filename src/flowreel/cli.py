@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowreel import console, machine, options
+from flowreel import cli_parser as options
 from flowreel.config import (
     CodecTrainConfig,
     ConvertConfig,
@@ -35,10 +35,12 @@ from flowreel.config import (
     flat,
     to_dict,
 )
+from flowreel.config.presets import PRESETS, preset
 from flowreel.errors import InputError
-from flowreel.presets import PRESETS, preset
-from flowreel.report import Report, say
-from flowreel.spelling import closest
+from flowreel.utils import console
+from flowreel.utils import runtime as machine
+from flowreel.utils.reporting import Report, say
+from flowreel.utils.spelling import closest
 
 
 def _leads() -> bool:
@@ -62,7 +64,7 @@ def prepare(clips: str, out: str, config: PrepareConfig | None = None, report: R
     same command goes on where it stopped, and adds new clips. CLIPS may also be a latent store of GenerativeFlow or
     R-FLAV.
     """
-    from flowreel.prepare import prepare as run
+    from flowreel.data.prepare import prepare as run
 
     return run(Path(clips), Path(out), config or PrepareConfig(), report)
 
@@ -73,21 +75,21 @@ def train(data: str, run: str, config: TrainConfig | None = None, report: Report
     DATA is a folder made by prepare; RUN gets the checkpoints, previews and the finished pipeline. --init PIPE trains
     a finished pipeline further.
     """
-    from flowreel.train import train as fit
+    from flowreel.training.flow import train as fit
 
     return fit(Path(data), Path(run), config or preset("laptop"), report)
 
 
 def train_codec(clips: str, out: str, config: CodecTrainConfig | None = None, report: Report = _print) -> Path:
     """Fit the small autoencoder on a folder of clips, for prepare --codec OUT."""
-    from flowreel.train_codec import train_codec as fit
+    from flowreel.training.autoencoder import train_codec as fit
 
     return fit(Path(clips), Path(out), config or CodecTrainConfig(), report)
 
 
 def train_vocoder(clips: str, out: str, config: VocoderTrainConfig | None = None, report: Report = _print) -> Path:
     """Fit a vocoder on the sound of a folder of clips, for --vocoder OUT of prepare, generate and convert."""
-    from flowreel.train_vocoder import train_vocoder as fit
+    from flowreel.training.vocoder import train_vocoder as fit
 
     return fit(Path(clips), Path(out), config or VocoderTrainConfig(), report)
 
@@ -98,7 +100,7 @@ def generate(pipe: str = "world", config: GenerateConfig | None = None, report: 
     PIPE is a run folder, a saved pipeline, a hub repo id, an R-FLAV folder or a GenerativeFlow content.pt; without it
     the pipeline that comes with flowreel.
     """
-    from flowreel.generate import generate as run
+    from flowreel.pipeline.generate import generate as run
 
     return run(pipe, config or GenerateConfig(), report)
 
@@ -120,7 +122,7 @@ def world(out: str, config: WorldConfig | None = None, report: Report = _print) 
     OUT gets train/CLASS/*.mp4 and test/CLASS/*.mp4, and beside each clip a .json with its events. The same command goes
     on where it stopped; a higher count adds clips.
     """
-    from flowreel.worldfiles import write_world
+    from flowreel.world.export import write_world
 
     return write_world(out, config or WorldConfig(), report)
 
@@ -133,7 +135,7 @@ def synchrony(clips: str, config: SynchronyConfig | None = None, report: Report 
     chance gives, pictures with the sound of other clips. Where a .json with the true events lies beside a clip, the
     detectors are measured too.
     """
-    from flowreel.metrics.folder import measure
+    from flowreel.metrics.evaluate import measure
 
     return measure(Path(clips), config or SynchronyConfig(), report)
 
@@ -143,14 +145,14 @@ def convert(src: str, out: str, config: ConvertConfig | None = None, report: Rep
 
     SRC is what flowreel.load takes: an R-FLAV folder or training save, a GenerativeFlow content.pt, a hub repo id.
     """
-    from flowreel.loading import convert as run
+    from flowreel.pipeline.loading import convert as run
 
     return run(src, Path(out), config or ConvertConfig(), report)
 
 
 def info(pipe: str, config: LoadConfig | None = None, report: Report = _print) -> dict[str, Any]:
     """Say what a checkpoint is: sizes, clocks, classes, arithmetic per generated second."""
-    from flowreel.info import info as run
+    from flowreel.pipeline.info import info as run
 
     return run(pipe, config or LoadConfig(), report)
 

@@ -12,8 +12,7 @@ from safetensors.torch import load_file
 from flowreel.codec import mel
 from flowreel.config import MelConfig
 from flowreel.errors import InputError
-
-from ..conftest import GOLDEN, close
+from tests.conftest import GOLDEN, close
 
 CONFIG = MelConfig()
 

@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from flowreel.codec import mel, sinusoids
+from flowreel.codec.conv_stream import Whole
 from flowreel.codec.sinusoids import SinusoidalVocoder, SinusoidsConfig, Sounding
-from flowreel.codec.streaming import Whole
 from flowreel.codec.vocoder import StreamingVocoder, kind_of, load, load_for
 from flowreel.config import MelConfig
 from flowreel.errors import InputError
-
-from ..conftest import GOLDEN
+from tests.conftest import GOLDEN
 
 RATE = 4000
 MEL = MelConfig(sample_rate=RATE, n_fft=256, win_length=160, hop=40, bins=20, fmax=2000)

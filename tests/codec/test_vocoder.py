@@ -20,8 +20,8 @@ from flowreel.codec.griffin_lim import Blocks
 from flowreel.codec.vocoder import GriffinLim, HiFiGAN, StreamingVocoder, VocoderConfig, load
 from flowreel.config import MelConfig
 from flowreel.errors import InputError
+from tests.conftest import GOLDEN, close
 
-from ..conftest import GOLDEN, close
 from .test_mel import chirp, loud_error
 
 NAMES = ("vocoder_0", "vocoder_1")

@@ -12,7 +12,7 @@ from flowreel.errors import InputError
 from flowreel.media import Clip, samples_for
 from flowreel.metrics import drift
 from flowreel.metrics.drift import windows
-from flowreel.world import render
+from flowreel.world.render import render
 from tests.metrics.spoiling import late
 
 

@@ -13,7 +13,7 @@ import pytest
 from flowreel.media import Clip
 from flowreel.metrics import classify, compare, events_of, pooled
 from flowreel.metrics.repeats import pictures_of
-from flowreel.world import CLASSES, render
+from flowreel.world.render import CLASSES, render
 
 RULES: dict[str, Callable[[float], int]] = {
     "down": math.floor,

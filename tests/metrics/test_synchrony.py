@@ -9,7 +9,7 @@ import pytest
 
 from flowreel.media import Clip
 from flowreel.metrics import Events, Found, Synchrony, compare, events_of, floor, pooled, synchrony
-from flowreel.world import CLASSES, RINGS, render, scene, sound
+from flowreel.world.render import CLASSES, RINGS, render, scene, sound
 from tests.metrics.spoiling import late
 
 

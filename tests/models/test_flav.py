@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from flowreel.config import LatentShape, ModelConfig
+from flowreel.config.presets import SIZES
+from flowreel.config.presets import model as published
 from flowreel.errors import InputError
 from flowreel.models import Network, build, layers
-from flowreel.presets import SIZES
-from flowreel.presets import model as published
+from tests.conftest import close
 
-from ..conftest import close
 from .small import CLASSES, SHAPE, VIDEO, WINDOW, flav, inputs, labels
 
 FUSIONS = pytest.mark.parametrize("fusion", ["mean", "joint", "mean_time"])

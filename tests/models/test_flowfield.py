@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from flowreel.config import ModelConfig
+from flowreel.config.presets import SIZES
+from flowreel.config.presets import model as published
 from flowreel.errors import InputError
 from flowreel.models import build, layers
-from flowreel.presets import SIZES
-from flowreel.presets import model as published
+from tests.conftest import close
 
-from ..conftest import close
 from .small import CLASSES, SHAPE, VIDEO, WINDOW, flowfield, inputs, labels
 
 POSITIONS = pytest.mark.parametrize("positions", ["sincos", "learned", "rope"])

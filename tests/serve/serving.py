@@ -16,10 +16,10 @@ from typing import Any
 from websockets.sync.client import ClientConnection, connect
 
 from flowreel.config import ServeConfig
-from flowreel.pipeline import Pipeline
+from flowreel.pipeline.pipeline import Pipeline
 from flowreel.serve import make_server, run
-from flowreel.serve.roll import Wish
-from flowreel.serve.studio import Studio
+from flowreel.serve.live_stream import Wish
+from flowreel.serve.sessions import Studio
 
 
 @dataclass

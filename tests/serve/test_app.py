@@ -24,7 +24,7 @@ from websockets.sync.client import ClientConnection
 
 from flowreel.errors import InputError
 from flowreel.media import Clip
-from flowreel.serve.refused import Refused
+from flowreel.serve.errors import Refused
 from flowreel.serve.uploads import Reader
 from tests.conftest import tiny_pipeline
 from tests.serve.serving import Clock, Served, Viewer, served
@@ -357,7 +357,7 @@ def test_a_viewer_who_talks_nonsense_is_sent_away_and_others_are_not_disturbed(s
 
 
 def test_a_viewer_who_says_nothing_has_to_go(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flowreel.serve.live.SILENCE", 0.5)
+    monkeypatch.setattr("flowreel.serve.websocket.SILENCE", 0.5)
     with server.watch() as silent, contextlib.suppress(ConnectionClosed):
         while True:
             silent.recv(10)  # a TimeoutError where it is not closed
@@ -406,7 +406,7 @@ def test_viewers_who_come_do_not_hurry_a_broadcast() -> None:
 
 
 def test_a_request_without_a_body_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flowreel.serve.clips.PATIENCE", 1.0)
+    monkeypatch.setattr("flowreel.serve.clip_api.PATIENCE", 1.0)
     with (
         served(tiny_pipeline(), places=1) as server,
         socket.create_connection(("127.0.0.1", server.port), timeout=5) as idle,
@@ -473,7 +473,7 @@ def test_a_full_disk_is_said_in_one_line(
         except OSError as error:
             raise InputError("clip.mp4 can't be written") from error
 
-    monkeypatch.setattr("flowreel.serve.clips._written", full_too)
+    monkeypatch.setattr("flowreel.serve.clip_api._written", full_too)
     assert server.json("POST", "/api/generate", {"seconds": 1})[0] == 507
     lines = [record for record in caplog.records if record.name == "flowreel.serve"]
     assert ["the disk is full" in line.getMessage() for line in lines] == [True, True]

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from flowreel.serve.live_stream import MEMORY, Wish
 from flowreel.serve.pace import Faster, Pace, faster
-from flowreel.serve.roll import MEMORY, Wish
 from flowreel.serve.turns import PATIENCE, Gone, Turns
 from tests.conftest import tiny_pipeline
 from tests.serve.serving import Clock

@@ -1,8 +1,8 @@
 """Turning media into model latents and back: autoencoders, log-mel, vocoders, and the scales between them."""
 
+from flowreel.codec.autoencoder import VideoAutoencoder
 from flowreel.codec.codec import Codec, StreamDecoder
 from flowreel.codec.tiny import TinyAutoencoder
-from flowreel.codec.video import VideoAutoencoder
 from flowreel.codec.vocoder import GriffinLim, HiFiGAN, StreamingVocoder
 
 __all__ = [

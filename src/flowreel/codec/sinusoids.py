@@ -28,9 +28,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from flowreel.codec import mel, weights
+from flowreel.codec import folder as weights
+from flowreel.codec import mel
+from flowreel.codec.conv_stream import Pieces, Run, Whole
 from flowreel.codec.griffin_lim import Stream
-from flowreel.codec.streaming import Pieces, Run, Whole
 from flowreel.config import MelConfig, from_dict
 from flowreel.errors import InputError
 

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowreel.checkpoint import load_tensors
-from flowreel.codec import weights
+from flowreel.codec import folder as weights
 from flowreel.config import VideoCodecConfig
 from flowreel.errors import InputError
+from flowreel.training.checkpoint import load_tensors
 
 _GROUPS = 8
 _LOGVAR_RANGE = (-30.0, 2.0)

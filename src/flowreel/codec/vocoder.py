@@ -19,14 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowreel.checkpoint import load_tensors
-from flowreel.codec import weights
+from flowreel.codec import folder as weights
+from flowreel.codec.conv_stream import Pieces, Run, Whole
 from flowreel.codec.griffin_lim import GriffinLim, Stream
 from flowreel.codec.sinusoids import SinusoidalVocoder, SinusoidsConfig
-from flowreel.codec.streaming import Pieces, Run, Whole
 from flowreel.config import MelConfig, from_dict
 from flowreel.errors import InputError
-from flowreel.pickles import described, load_pickle, mapping, numbers, require
+from flowreel.training.checkpoint import load_tensors
+from flowreel.utils.tensors import described, load_pickle, mapping, numbers, require
 
 PUBLISHED_WEIGHTS = "vocoder.pt"
 _SLOPE = 0.1

@@ -4,6 +4,7 @@ Knows: what can be chosen, its defaults, and which combinations are impossible. 
 The named sizes of the published systems and the presets are in ``presets.py``.
 """
 
+from flowreel.config.base import check_scale, flat, from_dict, json_text, read_json, to_dict
 from flowreel.config.commands import (
     ConvertConfig,
     GenerateConfig,
@@ -26,7 +27,6 @@ from flowreel.config.pipeline import (
     VideoCodecConfig,
     VideoKind,
 )
-from flowreel.config.plain import check_scale, flat, from_dict, json_text, read_json, to_dict
 from flowreel.config.training import (
     CodecTrainConfig,
     DataConfig,

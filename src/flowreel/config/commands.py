@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Literal
 
+from flowreel.config.base import check, check_scale
 from flowreel.config.pipeline import MelConfig
-from flowreel.config.plain import check, check_scale
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class GenerateConfig:
     ``out`` a file (.mp4, .mkv, .gif, .webp, .png, .wav), or a folder for several; ``label`` a class name or index;
     ``audio``, ``video``, ``prefix`` a file, or a folder for one output per clip in it; ``batch`` samples are made in
     step. A folder keeps a note of what its files were made from: the same command makes what is missing. The sampling
-    options are those of :class:`flowreel.settings.Settings`.
+    options are those of :class:`flowreel.pipeline.resolve.Settings`.
     """
 
     out: str = "generated"

@@ -9,9 +9,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from flowreel.config.plain import check
+from flowreel.config.base import check
+from flowreel.config.rates import exact_rate
 from flowreel.errors import InputError
-from flowreel.rates import exact_rate
 
 FORMAT_VERSION = 1
 

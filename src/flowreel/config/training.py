@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from flowreel.config.base import check
 from flowreel.config.pipeline import MelConfig, ModelConfig
-from flowreel.config.plain import check
 
 # --- objective ----------------------------------------------------------------------------------------------------
 

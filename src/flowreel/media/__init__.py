@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowreel.lazy import attributes
+from flowreel.utils.lazy import attributes
 
 if TYPE_CHECKING:
+    from flowreel.media.audio import read_sound
     from flowreel.media.clip import Clip, samples_for
-    from flowreel.media.pictures import contact_sheet, spectrogram, stack_pictures, with_sound_below
-    from flowreel.media.reading import MediaInfo, iterate, probe
+    from flowreel.media.figures import contact_sheet, spectrogram, stack_pictures, with_sound_below
+    from flowreel.media.reader import MediaInfo, iterate, probe
     from flowreel.media.resize import Fit, resize_frames
-    from flowreel.media.sound import read_sound
-    from flowreel.media.writing import Writer
+    from flowreel.media.writer import Writer
 
 __all__ = [
     "Clip",
@@ -41,16 +41,16 @@ __getattr__ = attributes(
     {
         "Clip": "flowreel.media.clip",
         "samples_for": "flowreel.media.clip",
-        "contact_sheet": "flowreel.media.pictures",
-        "spectrogram": "flowreel.media.pictures",
-        "stack_pictures": "flowreel.media.pictures",
-        "with_sound_below": "flowreel.media.pictures",
-        "MediaInfo": "flowreel.media.reading",
-        "iterate": "flowreel.media.reading",
-        "probe": "flowreel.media.reading",
+        "contact_sheet": "flowreel.media.figures",
+        "spectrogram": "flowreel.media.figures",
+        "stack_pictures": "flowreel.media.figures",
+        "with_sound_below": "flowreel.media.figures",
+        "MediaInfo": "flowreel.media.reader",
+        "iterate": "flowreel.media.reader",
+        "probe": "flowreel.media.reader",
         "Fit": "flowreel.media.resize",
         "resize_frames": "flowreel.media.resize",
-        "read_sound": "flowreel.media.sound",
-        "Writer": "flowreel.media.writing",
+        "read_sound": "flowreel.media.audio",
+        "Writer": "flowreel.media.writer",
     },
 )

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from flowreel.config.rates import exact_rate
 from flowreel.errors import InputError
-from flowreel.rates import exact_rate
 
 if TYPE_CHECKING:
     from flowreel.media.resize import Fit
@@ -76,10 +76,10 @@ class Clip:
         """
         path = Path(path)
         if path.suffix.lower() == ".png":
-            from flowreel.media.pictures import contact_sheet
+            from flowreel.media.figures import contact_sheet
 
             return contact_sheet(self, path)
-        from flowreel.media.writing import FORMATS, Writer
+        from flowreel.media.writer import FORMATS, Writer
 
         if path.suffix.lower() not in FORMATS:
             raise InputError(f"{path}: can't write {path.suffix!r} files; choose {', '.join(FORMATS)} or .png")
@@ -103,7 +103,7 @@ class Clip:
         audio: bool = True,
     ) -> Clip:
         """Read a file whole; the parameters are those of :func:`iterate`, which reads long files in constant memory."""
-        from flowreel.media.reading import iterate
+        from flowreel.media.reader import iterate
 
         chunks = iterate(
             path,

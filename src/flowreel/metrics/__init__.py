@@ -5,12 +5,12 @@ pictures that a file shows twice, ``synchrony`` counts, ``drift`` follows the fi
 ``flowreel synchrony``. Nothing here knows of torch.
 """
 
-from flowreel.metrics.classes import classify
+from flowreel.metrics.audio_events import sound_events
+from flowreel.metrics.classifier import classify
 from flowreel.metrics.drift import Drift, Span, drift
 from flowreel.metrics.events import Found, match
-from flowreel.metrics.pictures import picture_events
-from flowreel.metrics.sound import sound_events
 from flowreel.metrics.synchrony import Events, Synchrony, compare, events_of, floor, pooled, synchrony
+from flowreel.metrics.video_events import picture_events
 
 __all__ = [
     "Drift",

@@ -13,9 +13,9 @@ import numpy as np
 
 from flowreel.errors import InputError
 from flowreel.media.clip import Clip
-from flowreel.metrics.classes import classify
+from flowreel.metrics.classifier import classify
 from flowreel.metrics.synchrony import Synchrony, synchrony
-from flowreel.scenes import CLASSES
+from flowreel.world.scenes import CLASSES
 
 SILENCE = -120.0
 """Loudness in dBFS that stands for none at all."""

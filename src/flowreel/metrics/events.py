@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from flowreel.scenes import NOTES
+from flowreel.world.scenes import NOTES
 
 
 class Found(NamedTuple):

@@ -20,12 +20,12 @@ import numpy as np
 
 from flowreel.errors import InputError
 from flowreel.media.clip import Clip
-from flowreel.metrics.classes import NOTHING, classify
+from flowreel.metrics.audio_events import sound_events
+from flowreel.metrics.classifier import NOTHING, classify
 from flowreel.metrics.events import Found, match
-from flowreel.metrics.pictures import picture_events
 from flowreel.metrics.repeats import pictures_of
-from flowreel.metrics.sound import sound_events
-from flowreel.scenes import CLASSES
+from flowreel.metrics.video_events import picture_events
+from flowreel.world.scenes import CLASSES
 
 TOLERANCE = 0.1
 """Seconds that an event of the picture and one of the sound may be apart to match."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from flowreel.config import LatentShape, ModelConfig
-from flowreel.models.base import Network, Remembered
 from flowreel.models.flav import FLAV
 from flowreel.models.flowfield import FlowField
+from flowreel.models.network import Network, Remembered
 
 __all__ = ["FLAV", "FlowField", "Network", "Remembered", "build"]
 

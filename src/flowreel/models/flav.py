@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from flowreel.config import LatentShape, ModelConfig
 from flowreel.flow.types import Latents, Times
 from flowreel.models import fusion
-from flowreel.models.base import Label, Network, init_linear, init_zero
 from flowreel.models.layers import (
     MLP,
     FinalLayer,
@@ -32,6 +31,7 @@ from flowreel.models.layers import (
     sinusoid,
     unpatchify,
 )
+from flowreel.models.network import Label, Network, init_linear, init_zero
 
 AXES = {"video": ("space", "time"), "audio": ("all",)}
 """What each stream attends over, in order."""

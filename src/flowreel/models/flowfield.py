@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from flowreel.config import LatentShape, ModelConfig
 from flowreel.errors import InputError
 from flowreel.flow.types import Latents, Times
-from flowreel.models.base import Label, Network, init_zero
 from flowreel.models.layers import (
     DropPath,
     FinalLayer,
@@ -34,6 +33,7 @@ from flowreel.models.layers import (
     sinusoid,
     unpatchify,
 )
+from flowreel.models.network import Label, Network, init_zero
 
 
 class SpaceTimeBlock(nn.Module):

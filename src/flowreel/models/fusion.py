@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowreel.models.base import init_zero
 from flowreel.models.layers import Modulation, SelfAttention, chunk, modulate
+from flowreel.models.network import init_zero
 
 Fused = tuple[dict[str, Tensor], dict[str, Modulation]]
 

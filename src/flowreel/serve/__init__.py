@@ -11,16 +11,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flowreel.errors import InputError, require
-from flowreel.report import Progress
+from flowreel.utils.reporting import Progress
 
 if TYPE_CHECKING:
     import uvicorn
 
     from flowreel.config import ServeConfig
-    from flowreel.pipeline import Pipeline
-    from flowreel.report import Report
-    from flowreel.serve.roll import Wish
-    from flowreel.serve.studio import Studio
+    from flowreel.pipeline.pipeline import Pipeline
+    from flowreel.serve.live_stream import Wish
+    from flowreel.serve.sessions import Studio
+    from flowreel.utils.reporting import Report
 
 AHEAD = 0.7
 """Seconds that a generation is ahead of its viewer."""
@@ -39,11 +39,11 @@ def serve(pipe: str, config: ServeConfig, report: Report) -> None:
     """
     for module in ("starlette", "uvicorn", "websockets"):
         require(module, "serve")
-    from flowreel.loading import load
+    from flowreel.pipeline.loading import load
+    from flowreel.pipeline.resolve import makes_clips
+    from flowreel.serve.live_stream import Wish
     from flowreel.serve.pace import slowness
-    from flowreel.serve.roll import Wish
-    from flowreel.serve.studio import Studio
-    from flowreel.settings import makes_clips
+    from flowreel.serve.sessions import Studio
 
     listening = _listen(config.host, config.port)
     with contextlib.closing(listening):
@@ -92,8 +92,8 @@ def make_server(studio: Studio, name: str, config: ServeConfig) -> uvicorn.Serve
     import uvicorn
 
     from flowreel.serve.app import app
-    from flowreel.serve.guard import LOOPBACK, own_names
     from flowreel.serve.protocol import BoundedWebSocket, QuietServer, TimedProtocol
+    from flowreel.serve.security import LOOPBACK, own_names
     from flowreel.serve.uploads import Limits
 
     logging.basicConfig(format="flowreel: %(message)s")

@@ -22,15 +22,15 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from flowreel import __version__
-from flowreel.serve import control
-from flowreel.serve.clips import generate, media
-from flowreel.serve.described import openapi, prometheus
-from flowreel.serve.guard import Guard
-from flowreel.serve.house import RETRY, House
-from flowreel.serve.live import endless, watch
-from flowreel.serve.refused import Refused
-from flowreel.serve.studio import Studio
+from flowreel.serve import messages as control
+from flowreel.serve.clip_api import generate, media
+from flowreel.serve.errors import Refused
+from flowreel.serve.schema import openapi, prometheus
+from flowreel.serve.security import Guard
+from flowreel.serve.sessions import Studio
+from flowreel.serve.state import RETRY, House
 from flowreel.serve.uploads import Form, Limits, Reader
+from flowreel.serve.websocket import endless, watch
 
 log = logging.getLogger("flowreel.serve")
 

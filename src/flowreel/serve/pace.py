@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flowreel.config import PipelineConfig
-from flowreel.serve.roll import MEMORY, Wish
+from flowreel.serve.live_stream import MEMORY, Wish
 
 MARGIN = 1.1
 """Times real time that a machine should reach, so that a stream is not late again and again."""

@@ -22,13 +22,15 @@ from typing import Any
 import numpy as np
 
 from flowreel.media import Clip
-from flowreel.serve.refused import Refused
+from flowreel.serve.errors import Refused
 
 PASSED_ON = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR")
 """Of the environment, to the process that reads: it has no use for anybody's secrets."""
 AT_ONCE = 4
 """Uploads that are taken at a time, of which one is read while the others wait: live viewers need the processors."""
-START = "import os; getattr(os, 'nice', int)(10); from flowreel.serve import decode; raise SystemExit(decode.main())"
+START = (
+    "import os; getattr(os, 'nice', int)(10); from flowreel.serve import decode_worker as w; raise SystemExit(w.main())"
+)
 """What the process that reads does: leave others the processors, from its first moment on."""
 
 

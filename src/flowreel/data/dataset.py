@@ -1,0 +1,222 @@
+"""Windows of model latents out of a prepared folder, in an order that can be resumed and shared among processes.
+
+Knows: which window of which clip position ``n`` of the endless global order is. Does not know: what is trained on it.
+
+Everything is a pure function of a position: epoch ``n // len(dataset)``, clip from that epoch's permutation, window and
+flip from a generator seeded by ``(seed, n)``. Step ``s`` with a global batch of ``B`` takes the positions
+``s*B .. (s+1)*B - 1``, whatever the number of processes, so a resumed or rescaled run sees the same clips.
+
+Shapes: T frames of the window, C channels, H W rows and columns of latents, M mel bins, F mel steps per video frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from flowreel.codec import Codec
+from flowreel.config import CodecConfig, DataConfig, LatentShape, Timing, from_dict
+from flowreel.config.presets import MIRRORING
+from flowreel.data.shards import MIRRORED, open_shard, read_index
+from flowreel.errors import InputError
+from flowreel.flow.types import Latents
+
+# What a generator is for goes into its seed, so that the order of an epoch and a window never share their numbers.
+_ORDER, _WINDOW = 0, 1
+
+
+class WindowDataset(Dataset):
+    """The windows of one split of a prepared folder.
+
+    ``config.window`` frames, every ``config.stride``-th one; clips that are shorter are left out (``left_out`` names
+    them, ``report`` is told how many), and ``config.limit`` above 0 keeps only the first clips of the rest. ``timing``
+    and ``shape`` are those of the windows: a stride divides the frame rate. ``index`` is the folder's whole index,
+    ``entries`` its lines for the usable clips; ``classes`` are the class names, and a clip without one has the label
+    ``len(classes)``, the null class. ``scales`` takes the place of the folder's own codec settings, whose statistics
+    make model latents: a model that is trained further keeps those that it knows.
+
+    Raises :class:`InputError` for a folder that is not prepared, an unknown split, a stride with sound (mel steps can't
+    be skipped), and where no clip is long enough.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        split: str = "train",
+        config: DataConfig | None = None,
+        seed: int = 0,
+        report: Callable[[str], None] | None = None,
+        scales: CodecConfig | None = None,
+    ) -> None:
+        config = config or DataConfig()
+        _check_config(config, seed)
+        self.folder, self.split, self.config, self.seed = Path(folder), split, config, seed
+        self.index = read_index(self.folder)
+        self.classes: tuple[str, ...] = tuple(self.index["classes"])
+        self.codec_config = scales or from_dict(CodecConfig, self.index["codec"], "codec")
+        self._set_clock()
+        self._codec = Codec(self.codec_config, self.timing)
+        self._mirrored = bool(self.index.get(MIRRORED))
+        self._flips = self._can_flip(report)
+        self._span = (config.window - 1) * config.stride + 1
+        self._numbers = self._usable(report)
+        self.entries: list[dict[str, Any]] = [self.index["splits"][split][number] for number in self._numbers]
+        self._shards: dict[str, Any] = {}
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
+
+    def _set_clock(self) -> None:
+        stored = from_dict(Timing, self.index["timing"], "timing")
+        shape = from_dict(LatentShape, self.index["shape"], "shape")
+        stride = self.config.stride
+        if stride > 1 and stored.has_audio:
+            raise InputError(
+                f"data.stride is {stride}, but {self.folder} has sound, whose mel steps can't be skipped: "
+                "leave the stride at 1, or prepare with --audio none or a lower --fps"
+            )
+        self.timing = stored if stride == 1 else Timing(stored.fps / stride, 0, 0)
+        self.shape = LatentShape(**{**vars(shape), "fps": self.timing.fps})
+
+    def _can_flip(self, report: Callable[[str], None] | None) -> bool:
+        """Whether there are latents of mirrored pictures, or those that are there can be mirrored."""
+        can = self._mirrored or self.codec_config.video.source in MIRRORING
+        if self.config.flip and not can and report:
+            report(
+                f"WARNING: data.flip {self.config.flip:g} is left out: {self.folder} holds no mirrored clips, and "
+                "mirrored latents of this autoencoder are not those of mirrored pictures. Prepare with --flip for them"
+            )
+        return can
+
+    def _usable(self, report: Callable[[str], None] | None) -> list[int]:
+        splits = self.index["splits"]
+        if not splits.get(self.split):
+            filled = ", ".join(name for name, entries in splits.items() if entries)
+            raise InputError(f"{self.folder} has no clips in split {self.split!r}; it has: {filled}")
+        entries = splits[self.split]
+        usable = [number for number, entry in enumerate(entries) if entry["frames"] >= self._span]
+        self.left_out: list[str] = [entry["path"] for entry in entries if entry["frames"] < self._span]
+        if not usable:
+            longest = max(entry["frames"] for entry in entries)
+            raise InputError(
+                f"no clip of split {self.split!r} in {self.folder} has the {self._span} frames of a window "
+                f"(data.window {self.config.window}, data.stride {self.config.stride}): the longest has {longest}"
+            )
+        if self.left_out and report:
+            report(f"left out {len(self.left_out)} of {len(entries)} clips, shorter than {self._span} frames")
+        return usable[: self.config.limit or None]
+
+    def __len__(self) -> int:
+        """The number of usable clips: an epoch."""
+        return len(self.entries)
+
+    def sample(self, n: int) -> dict[str, Any]:
+        """The window at position ``n`` (0 or more) of the endless order.
+
+        Model latents ``"video"`` (T, C, H, W) and, with sound, ``"audio"`` (T, 1, M, F), float32; ``"label"``, the
+        class, or with ``config.cut`` above 0 that of every frame (T,); ``"clip"``, the clip's number in
+        ``index["splits"][split]``.
+        """
+        epoch, place = divmod(n, len(self.entries))
+        number = int(self._permutation(epoch)[place])
+        entry = self.entries[number]
+        rng = np.random.default_rng((self.seed, _WINDOW, n))
+        latents = self._window(entry, rng)
+        label = entry["label"]
+        if self.config.cut:
+            label = torch.full((self.config.window,), label)
+            if rng.random() < self.config.cut:
+                self._cut(latents, label, rng)
+        return {**latents, "label": label, "clip": self._numbers[number]}
+
+    __getitem__ = sample
+
+    def _window(self, entry: dict[str, Any], rng: np.random.Generator) -> Latents:
+        """Model latents of a window of one clip, drawn by chance."""
+        start = int(rng.integers(entry["frames"] - self._span + 1))
+        flip = rng.random() < self.config.flip and self._flips
+        latents = self._codec.to_model(self._read(entry, start, flip and self._mirrored))
+        if flip and not self._mirrored:
+            latents["video"] = latents["video"].flip(-1)
+        return latents
+
+    def _cut(self, latents: Latents, label: torch.Tensor, rng: np.random.Generator) -> None:
+        """Put another clip's frames and labels in the place of those from a frame on."""
+        place = int(rng.integers(1, max(2, self.config.window)))
+        entry = self.entries[int(rng.integers(len(self.entries)))]
+        for stream, other in self._window(entry, rng).items():
+            latents[stream][place:] = other[place:]
+        label[place:] = entry["label"]
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        if self._order[0] != epoch:
+            rng = np.random.default_rng((self.seed, _ORDER, epoch))
+            self._order = (epoch, rng.permutation(len(self.entries)))
+        return self._order[1]
+
+    def _read(self, entry: dict[str, Any], start: int, mirrored: bool) -> dict[str, torch.Tensor]:
+        """A window of the stored latents, of the ``mirrored`` pictures or of those that were filmed."""
+        shard = self._shards.get(entry["shard"])
+        if shard is None:
+            shard = self._shards[entry["shard"]] = open_shard(self.folder / entry["shard"])
+        window = slice(start, start + self._span)
+        names = {stream: MIRRORED if mirrored and stream == "video" else stream for stream in self.shape.streams}
+        return {
+            stream: shard.get_slice(f"{entry['key']}.{name}")[window][:: self.config.stride].float()
+            for stream, name in names.items()
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Open shards can't travel to another process: each opens its own.
+        return {**self.__dict__, "_shards": {}}
+
+
+def _check_config(config: DataConfig, seed: int) -> None:
+    for name, least in (("window", 1), ("stride", 1), ("limit", 0)):
+        if getattr(config, name) < least:
+            raise InputError(f"data.{name} must be at least {least}, not {getattr(config, name)}")
+    for name in ("flip", "cut"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise InputError(f"data.{name} is a probability in [0, 1], not {getattr(config, name)}")
+    if seed < 0:
+        raise InputError(f"seed must be 0 or more, not {seed}")
+
+
+class GlobalOrder(Sampler[list[int]]):
+    """The micro-batches of one process: a ``batch_sampler`` for a DataLoader over :class:`WindowDataset`.
+
+    Steps ``start_step .. steps - 1`` of a run with ``global_batch`` positions a step. Process ``rank`` of ``world``
+    takes its contiguous share of every step and yields it in ``accumulate`` lists of equal size. Raises
+    :class:`InputError` where ``global_batch`` can't be shared out evenly.
+    """
+
+    def __init__(
+        self, global_batch: int, start_step: int, steps: int, rank: int = 0, world: int = 1, accumulate: int = 1
+    ) -> None:
+        if global_batch < 1 or global_batch % (world * accumulate):
+            raise InputError(
+                f"batch {global_batch} can't be shared evenly among {world} process(es) with {accumulate} accumulation "
+                f"step(s): choose a multiple of {world * accumulate}"
+            )
+        if not 0 <= rank < world:
+            raise InputError(f"rank must be in [0, {world}), not {rank}")
+        self.global_batch, self.steps, self.rank, self.accumulate = (
+            global_batch,
+            range(start_step, steps),
+            rank,
+            accumulate,
+        )
+        self.micro_batch = global_batch // (world * accumulate)
+
+    def __len__(self) -> int:
+        return len(self.steps) * self.accumulate
+
+    def __iter__(self) -> Iterator[list[int]]:
+        share = self.micro_batch * self.accumulate
+        for step in self.steps:
+            first = step * self.global_batch + self.rank * share
+            for start in range(first, first + share, self.micro_batch):
+                yield list(range(start, start + self.micro_batch))

@@ -1,0 +1,329 @@
+"""Clips into stored latents, in constant memory for frames: which codec, and how a file goes through it.
+
+Knows: chunks, crops, the sound of a whole clip, the moments of what it made. Does not know: shards, statistics of all.
+
+Shapes: T frames, C channels, H W rows and columns of latents, S audio samples, M mel bins, F mel steps per video frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowreel.codec import Codec, mel
+from flowreel.codec.vocoder import Vocoder, load_for
+from flowreel.config import (
+    AudioCodecConfig,
+    CodecConfig,
+    CodecTrainConfig,
+    MelConfig,
+    PrepareConfig,
+    Timing,
+    VideoCodecConfig,
+    VideoKind,
+    read_json,
+)
+from flowreel.config.clocks import has_whole_steps, mel_for
+from flowreel.config.presets import AUTOENCODERS
+from flowreel.data.shards import CODEC, MIRRORED, Record
+from flowreel.data.sources import Source
+from flowreel.data.staging import Parts
+from flowreel.data.statistics import Moments
+from flowreel.data.workers import Beat, Work
+from flowreel.errors import InputError
+from flowreel.flow.noise import seeded
+from flowreel.media import Clip, iterate
+from flowreel.training import checkpoint
+from flowreel.utils.distributed import Processes, device
+from flowreel.utils.reporting import Report
+
+KINDS = tuple(kind for kind in get_args(VideoKind) if kind != "tiny")
+"""The classes of diffusers that can be a codec."""
+
+
+def choose_codec(
+    clips: Path,
+    training: Path,
+    config: PrepareConfig,
+    timing: Timing,
+    report: Report,
+    *,
+    keep: bool = False,
+    processes: Processes | None = None,
+) -> Codec:
+    """The codec that ``config.codec`` names; where it names none, the small autoencoder is fitted on ``clips`` in the
+    folder ``training`` by all ``processes``, unless ``keep`` says that what was fitted there is to be kept. Its clocks
+    are ``timing``, its scales not measured yet; its vocoder is the one that ``config.vocoder`` names, or its own.
+
+    Raises :class:`InputError` for a codec or a vocoder that is not there or can't be used, and for a size that is no
+    multiple of its factor.
+    """
+    if config.codec:
+        given, folder = named_codec(config.codec)
+        _check_size(config, given.video.factor)
+    else:
+        _check_size(config, VideoCodecConfig().factor)
+        folder = training if keep and _is_fitted(training, config) else _fit(clips, training, config, report, processes)
+        given = Codec.load(folder).config
+    fit = "crop" if config.fit == "random" else config.fit
+    video = replace(given.video, posterior=config.posterior, fit=fit)
+    vocoder = _vocoder(config, timing)
+    audio = _audio(given.audio, config, vocoder, report) if timing.has_audio else None
+    device = processes.device if processes is not None else "cpu"
+    return Codec(CodecConfig(video, audio), timing, folder, vocoder=vocoder, device=device)
+
+
+def with_sound_settings(config: PrepareConfig) -> PrepareConfig:
+    """The settings with ``peak``, ``channel`` and log-mel where they were not given: those of the codec, if its folder
+    says them, so that a model can be trained further; else 0, the mean, and the log-mel that fits ``fps``."""
+    known = named_codec(config.codec)[0].audio if codec_folder(config.codec) is not None else None
+    mel = config.mel
+    if mel == MelConfig():
+        mel = known.mel if known is not None and has_whole_steps(config.fps, known.mel) else mel_for(config.fps)
+    known = known or AudioCodecConfig()
+    peak = known.peak if config.peak is None else config.peak
+    return replace(config, peak=peak, channel=config.channel or known.channel, mel=mel)
+
+
+def named_codec(name: str) -> tuple[CodecConfig, Path | None]:
+    """Settings and, where the weights are our own, folder of a codec: a known hub id, a folder of a codec or of a
+    pipeline, or another hub id."""
+    if name in AUTOENCODERS:
+        return CodecConfig(AUTOENCODERS[name]), None
+    folder = codec_folder(name)
+    if folder is None:
+        return CodecConfig(_diffusers(name, read_json(_from_hub(name)))), None
+    if (folder / "config.json").is_file() and "_class_name" in (values := read_json(folder / "config.json")):
+        return CodecConfig(_diffusers(str(folder.resolve()), values)), None
+    return Codec.load(folder).config, folder
+
+
+def codec_folder(name: str) -> Path | None:
+    """The folder that holds the codec ``name``, if that is the path of a folder: itself, or ``codec/`` in a pipeline's
+    or in a prepared one."""
+    folder = Path(name)
+    if not name or name in AUTOENCODERS or not folder.is_dir():
+        return None
+    return folder / CODEC if (folder / CODEC / "config.json").is_file() else folder
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, "config.json"))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(
+            f"codec {name!r} is neither a folder nor an autoencoder that the hub gives: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _diffusers(source: str, values: dict[str, Any]) -> VideoCodecConfig:
+    """The settings of a diffusers autoencoder, with the shift and scale that it was published with."""
+    kind: Any = values.get("_class_name")
+    if kind not in KINDS:
+        raise InputError(f"{source} is of the class {kind}, which is no codec here: known are {', '.join(KINDS)}")
+    levels = values.get("encoder_block_out_channels") or values["block_out_channels"]
+    return VideoCodecConfig(
+        kind=kind,
+        source=source,
+        channels=values["latent_channels"],
+        factor=2 ** (len(levels) - 1),
+        shift=(float(values.get("shift_factor") or 0),),
+        scale=(float(values.get("scaling_factor") or 1),),
+    )
+
+
+def _is_fitted(training: Path, config: PrepareConfig) -> bool:
+    """Whether fitting in ``training`` went to its end, and to its last export."""
+    steps = checkpoint.steps(training)
+    return bool(steps) and steps[-1] >= config.codec_steps and checkpoint.exported(training) == steps[-1]
+
+
+def _fit(
+    clips: Path, training: Path, config: PrepareConfig, report: Report, processes: Processes | None = None
+) -> Path:
+    from flowreel.training.autoencoder import train_codec
+
+    settings = CodecTrainConfig(
+        steps=config.codec_steps,
+        size=min(config.height_width),
+        fps=config.fps,
+        fit="crop" if config.fit == "random" else config.fit,
+        seed=config.seed,
+    )
+    world = processes.world if processes is not None else 1
+    if settings.batch % world:
+        shares = [str(n) for n in range(1, settings.batch + 1) if settings.batch % n == 0]
+        raise InputError(
+            f"no codec was given, and {world} processes can't share the batch of {settings.batch} that one is fitted "
+            f"with: start {' or '.join(shares)}, or fit one before with flowreel train-codec and give it with --codec"
+        )
+    report("no codec was given: fitting the small autoencoder on the clips first (--codec takes a finished one)")
+    try:
+        train_codec(clips, training, settings, report)
+    except InputError as error:
+        if not checkpoint.steps(training):
+            raise
+        raise InputError(
+            f"{error}\nThis is the autoencoder that was being fitted: delete {training} to begin anew."
+        ) from error
+    if processes is not None:
+        processes.wait()  # the last export is one process's
+    return training
+
+
+def _vocoder(config: PrepareConfig, timing: Timing) -> Vocoder | None:
+    """The vocoder that is chosen, None where it is the codec's."""
+    if not config.vocoder:
+        return None
+    if not timing.has_audio:
+        raise InputError(f"vocoder {config.vocoder} is for sound, but none is kept: leave --vocoder out")
+    return load_for(config.vocoder, config.mel)
+
+
+def _audio(
+    given: AudioCodecConfig | None, config: PrepareConfig, chosen: Vocoder | None, report: Report
+) -> AudioCodecConfig:
+    """The settings of sound, with the vocoder that was chosen, or the codec's where it was made for this log-mel."""
+    vocoder = given.vocoder if given is not None else ""
+    if chosen is not None:
+        vocoder = chosen.kind
+    elif given is not None and vocoder and given.mel != config.mel:
+        report("the codec's vocoder was made for another log-mel (see --mel): sound will be decoded by Griffin-Lim")
+        vocoder = ""
+    return AudioCodecConfig(mel=config.mel, peak=config.peak or 0.0, channel=config.channel or "mean", vocoder=vocoder)
+
+
+def _check_size(config: PrepareConfig, factor: int) -> None:
+    if any(side % factor for side in config.height_width):
+        near = [max(1, round(side / factor)) * factor for side in config.height_width]
+        raise InputError(
+            f"size {'x'.join(map(str, config.height_width))} is not a multiple of the codec's factor {factor}: "
+            f"choose for example {'x'.join(map(str, near))}"
+        )
+
+
+class UnreadableError(Exception):
+    """A clip that turned out to be damaged while it was read; says why."""
+
+
+class Encoder:
+    """Turns a clip's file into tensors for a shard, and a record of them."""
+
+    def __init__(self, codec: Codec, config: PrepareConfig) -> None:
+        self.codec, self.config, self.timing = codec, config, codec.timing
+        self._dtype = getattr(torch, config.dtype)
+
+    def __call__(self, source: Source, crop: int, beat: Beat) -> tuple[Record, dict[str, Tensor]]:
+        """The record and the stored latents of one crop: a pure function of the file, the settings and the crop.
+        ``beat`` is told how many frames are done, chunk by chunk.
+
+        Raises :class:`UnreadableError` for a damaged file, :class:`InputError` for latents that can't be stored.
+        """
+        draw = np.random.default_rng((self.config.seed, crop, *source.name.encode()))
+        place = (draw.random(), draw.random()) if self.config.fit == "random" else (0.5, 0.5)
+        generators = seeded([int(seed) for seed in draw.integers(2**63, size=2)])
+        views: list[list[Tensor]] = [[], []] if self.config.flip else [[]]  # as filmed, and mirrored left-right
+        sound: list[np.ndarray] = []
+        moments: dict[str, Moments] = {}
+        for chunk in self._chunks(source, place):
+            frames = torch.from_numpy(chunk.frames)
+            for view, pictures, generator in zip(views, (frames, frames.flip(2)), generators, strict=False):
+                latents = self.codec.video.encode(pictures, generator)
+                view.append(latents.to(self._dtype))
+                piece = Moments.of(latents.movedim(1, -1).flatten(0, -2))
+                moments["video"] = moments["video"] + piece if moments else piece
+            silence = np.zeros(self.timing.samples(len(frames)), np.float32)
+            sound.append(silence if chunk.audio is None else chunk.audio)
+            beat(len(frames))
+        tensors = {name: torch.cat(view) for name, view in zip(("video", MIRRORED), views, strict=False)}
+        if self.timing.has_audio:
+            log_mel = self.codec.encode_audio(np.concatenate(sound))
+            moments["audio"] = Moments.of(mel.unit(log_mel, self.config.mel).reshape(-1, 1))
+            tensors["audio"] = log_mel.to(self._dtype)
+        self._check_finite(source, tensors)
+        record = {
+            "entry": {"path": source.name, "frames": len(tensors["video"]), "crop": crop},
+            "shape": {stream: list(tensors[stream].shape[1:]) for stream in ("video", "audio") if stream in tensors},
+            "moments": {stream: piece.to_dict() for stream, piece in moments.items()},
+            "size": source.size,
+            "modified": source.modified,
+            "digest": source.digest,
+            "sound": source.sound,
+        }
+        return record, tensors
+
+    def _chunks(self, source: Source, place: tuple[float, float]) -> Iterator[Clip]:
+        fit = self.config.fit
+        try:
+            yield from iterate(
+                source.path,
+                fps=self.config.fps,
+                sample_rate=self.config.mel.sample_rate,
+                size=self.config.height_width,
+                fit="crop" if fit == "random" else fit,
+                chunk=self.config.batch,
+                channel=self.config.channel or "mean",
+                audio=source.sound and self.timing.has_audio,
+                crop=place,
+            )
+        except InputError as error:
+            raise UnreadableError(str(error)) from error
+        except OSError as error:  # a disk that can't be read
+            raise UnreadableError(f"it can't be read: {error.strerror or error}") from error
+        except MemoryError as error:
+            raise UnreadableError("there is not enough memory for its pictures") from error
+
+    def _check_finite(self, source: Source, tensors: dict[str, Tensor]) -> None:
+        for stream, tensor in tensors.items():
+            if not torch.isfinite(tensor).all():
+                raise InputError(
+                    f"the {stream} latents of {source.path} are not finite in {self.config.dtype}"
+                    + (": choose --dtype float32" if self.config.dtype == "float16" else "")
+                )
+
+
+def encode_parts(codec: tuple[CodecConfig, Timing, Path | None], config: PrepareConfig, parts: Parts) -> Work:
+    """Work that makes the missing parts of a clip, or notes why that can't be, in any process: the same bytes. Its
+    result is the number of frames it made."""
+    encoder = Encoder(Codec(*codec, device=device()), config)
+
+    def work(source: Source, beat: Beat) -> int:
+        frames = 0
+        try:
+            with one_thread():
+                for crop in range(config.crops):
+                    if not parts.has(source.split, source.name, crop):
+                        record, tensors = encoder(source, crop, beat)
+                        parts.write(source.split, record, tensors)
+                        frames += record["entry"]["frames"]
+        except UnreadableError as error:
+            parts.note(source.split, source.name, str(error))
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                "the accelerator has too little memory: choose a smaller --batch or fewer --workers"
+            ) from error
+        return frames
+
+    return work
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """How sums are rounded depends on the number of threads, and on what is done with tiny numbers."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,230 @@
+"""A folder of clips becomes a folder of latents: shards, an index and the codec that made them.
+
+Knows: what is done in which order, and by which of the processes. Does not know: what is there already (``planning``),
+which clips can be used (``sources``), how they are encoded (``encoding``), how they get into shards (``parts``) or what
+the index says (``indexing``).
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from flowreel.codec import Codec
+from flowreel.config import PrepareConfig, Timing
+from flowreel.config.clocks import timing_with_sound
+from flowreel.data.encode import choose_codec, encode_parts, with_sound_settings
+from flowreel.data.index import amount, finish
+from flowreel.data.plan import SETTINGS, Plan, check_settings, make_plan, settings_of, stamp_of
+from flowreel.data.progress import Progress
+from flowreel.data.shards import SPLITS, ShardWriter, naming, read_index
+from flowreel.data.sources import Skipped, Source, find_clips, look_into, usable
+from flowreel.data.staging import Packer, Parts
+from flowreel.data.workers import Lost, Pool
+from flowreel.errors import InputError
+from flowreel.training.checkpoint import write_json
+from flowreel.utils.distributed import Processes, together
+from flowreel.utils.locking import held
+from flowreel.utils.reporting import Clock, Report, silent
+
+__all__ = ["find_clips", "prepare"]
+
+CODEC_TRAINING = "codec-training"
+
+# Starting a worker takes seconds: below this much work it is only done where it was asked for.
+_MANY_FILES, _FEW_CLIPS, _SHORT_SECONDS = 64, 4, 60.0
+
+
+def prepare(clips: Path | str, out: Path | str, config: PrepareConfig, report: Report) -> dict[str, Any]:
+    """Encode the folder ``clips`` (see :func:`find_clips`) into the folder ``out``, and return its index.
+
+    Frames stream through in chunks of ``config.batch``, clips go to ``config.workers`` processes and, under torchrun,
+    to all that it started: the shards are the same. ``index.json`` is written last, so that a run that was stopped
+    reads as unfinished; the same command goes on, and no clip that was finished is encoded again. It also adds clips
+    that are new in the folder, in new shards; until it is done the index is that of before. Clips that can't be used
+    are skipped, each told to ``report`` with the reason and listed in ``index["skipped"]``, and tried again by the next
+    run. A clip outside class folders, or of a class that only test has, gets the null class ``len(index["classes"])``.
+    A folder of latents as the published systems stored them is imported (see :mod:`flowreel.data.latent_import`).
+
+    Model latents are ``(stored - shift) * scale`` with the mean and inverse standard deviation over train: per channel
+    of the video latents, and of all numbers of the log-mel (mapped to [-1, 1]).
+
+    Raises :class:`InputError` where nothing is usable, ``config.audio`` does not suit the clips, the rates don't fit
+    (see :class:`Timing`), the size does not suit the codec, ``out`` was prepared with other settings, or clips that are
+    in it are gone or changed; :class:`OSError`, which names the file, where it can't be written: what is there stays.
+    """
+    from flowreel.data.latent_import import import_latents, is_store
+
+    clips, out = Path(clips), Path(out)
+    with together() as processes:
+        _check(config)
+        report = report if processes.lead else silent
+        with held(out, report) if processes.lead else nullcontext():
+            if is_store(clips):
+                if processes.lead:
+                    import_latents(clips, out, config, report)
+                processes.wait()
+                return read_index(out)
+            config = with_sound_settings(config)
+            with Pool(config.workers) as pool:
+                return _Preparation(clips, out, config, report, processes, pool).run()
+
+
+class _GivenUpError(Exception):
+    """Another process can't go on, so this one need not."""
+
+
+class _Preparation:
+    """One process's share of the work. The one that leads also packs the shards and writes the index."""
+
+    def __init__(
+        self, clips: Path, out: Path, config: PrepareConfig, report: Report, processes: Processes, pool: Pool
+    ) -> None:
+        self.clips, self.out, self.config, self.report = clips, out, config, report
+        self.processes, self.pool = processes, pool
+        self.settings = settings_of(config)
+        self.skipped = Skipped(report)
+
+    def run(self) -> dict[str, Any]:
+        plan = make_plan(self.clips, self.out, self.settings, self.report) if self.processes.lead else None
+        if self.processes.from_lead(plan is not None and plan.complete and not self.config.vocoder):
+            return self._complete()
+        known, unknown = self.processes.from_lead((plan.known, plan.unknown) if plan else ([], []))
+        sources = sorted([*known, *self._look_into(unknown)], key=lambda s: (SPLITS.index(s.split), s.name))
+        readable, sound = usable(sources, self.config.audio, self.skipped)
+        if self.processes.from_lead(plan is not None and plan.as_it_is(readable, self.skipped, self.config)):
+            return self._complete()
+        self.settings["sound"] = sound
+        if plan is not None and plan.begun:
+            check_settings(self.out, self.settings)
+        codec = self._choose_codec(sound, keep=self.processes.from_lead(plan is not None and plan.begun))
+        stamp = stamp_of(self.settings, codec)
+        packer = self._packer(plan, readable, stamp) if plan else None
+        missing = self.processes.from_lead(packer.missing() if packer else [])
+        progress = self._encode(missing, codec, Parts(self.out, stamp), packer)
+        if plan and packer:
+            self._finish(plan, packer, codec)
+            index = read_index(self.out)
+            paths = {entry["path"] for entries in index["splits"].values() for entry in entries}
+            before = len(paths - {source.name for source in missing})
+            extras = f", {before} of them known before" * (before > 0)
+            extras += f", {len(self.skipped.entries)} skipped" * bool(self.skipped.entries)
+            self.report(f"prepared {amount(index)}{extras}, {progress.rate()}: {self.out}")
+        self.processes.wait()
+        return read_index(self.out)
+
+    def _complete(self) -> dict[str, Any]:
+        index = read_index(self.out)
+        if self.processes.lead:
+            Parts(self.out).remove()  # it may have been stopped right after its index
+        self.report(f"{self.out} is complete: {amount(index)}; nothing to do")
+        return index
+
+    def _share(self, items: list[Source]) -> list[Source]:
+        return items[self.processes.rank :: self.processes.world]
+
+    def _look_into(self, unknown: list[Source]) -> list[Source]:
+        """The clips with what their files say, found by all processes."""
+        mine = self._share(unknown)
+        here = self.config.workers == 0 and len(mine) < _MANY_FILES
+        done, clock = [], Clock()
+        for source, result in self.pool.run(look_into, (), mine, lambda _: None, here):
+            done.append(replace(source, reason=result.reason) if isinstance(result, Lost) else result)
+            if clock.due():
+                self.report(f"looked into {len(done)} of {len(mine)} clips, {len(done) / clock.seconds:.0f} clips/s")
+        return [source for share in self.processes.gather(done) for source in share]
+
+    def _choose_codec(self, sound: bool, keep: bool) -> Codec:
+        timing = timing_with_sound(self.config.fps, self.config.mel) if sound else Timing(self.config.fps, 0, 0)
+        self.config = replace(self.config, fps=timing.fps)
+        training = self.out / CODEC_TRAINING
+        codec = choose_codec(
+            self.clips, training, self.config, timing, self.report, keep=keep, processes=self.processes
+        )
+        _ = codec.video.module  # what is wrong with it is told here, and what comes from a hub is there for the workers
+        return codec
+
+    def _packer(self, plan: Plan, readable: list[Source], stamp: str) -> Packer:
+        """Make ``out`` ready for shards under ``stamp``."""
+        if plan.stamps - {stamp}:
+            raise InputError(
+                f"{self.out} was begun with another codec: give that one, choose another folder, or delete it"
+            )
+        self.out.mkdir(parents=True, exist_ok=True)
+        with naming(self.out / SETTINGS):
+            write_json(self.out / SETTINGS, self.settings)
+        parts = Parts(self.out, stamp)
+        parts.keep(readable)
+        limit = self.config.shard_mb * 2**20
+        writers = {split: ShardWriter(self.out, split, limit, stamp) for split in SPLITS}
+        return Packer(writers, readable, self.config.crops, parts, self.skipped)
+
+    def _encode(self, missing: list[Source], codec: Codec, parts: Parts, packer: Packer | None) -> Progress:
+        """This process's share of the missing clips; what is packed meanwhile is what is there."""
+        mine = self._share(missing)
+        here = self.config.workers == 0 and (
+            len(mine) < _FEW_CLIPS or sum(source.seconds or _SHORT_SECONDS for source in mine) < _SHORT_SECONDS
+        )
+        with Progress(self.report, mine, self.config, self.processes) as progress:
+            self._encode_share(mine, codec, parts, packer, progress, here)
+        self.processes.wait()
+        return progress
+
+    def _encode_share(
+        self, mine: list[Source], codec: Codec, parts: Parts, packer: Packer | None, progress: Progress, here: bool
+    ) -> None:
+        def beat(frames: int) -> None:
+            if parts.given_up:
+                raise _GivenUpError
+            progress.beat(frames)
+
+        arguments = ((codec.config, codec.timing, codec.folder), self.config, parts)
+        try:
+            for source, result in self.pool.run(encode_parts, arguments, mine, beat, here):
+                if isinstance(result, Lost):
+                    parts.note(source.split, source.name, result.reason)
+                if packer is not None:
+                    packer.advance()
+                progress.clip(source, 0 if isinstance(result, Lost) else result)
+        except _GivenUpError:
+            pass  # what it was is told next
+        except (InputError, OSError):
+            parts.give_up()
+            raise
+
+    def _finish(self, plan: Plan, packer: Packer, codec: Codec) -> None:
+        records = packer.finish()
+        if not records["train"]:
+            raise InputError(f"no clip for training in {self.clips} could be used: the reasons are in the lines above")
+        labels = {source.name: source.label for source in plan.sources}
+        self.skipped.sort(plan.sources)
+        finish(self.out, codec, records, labels, self.skipped.entries, self.report, self.config.flip)
+        Parts(self.out).remove()
+        if self.skipped.entries:
+            self.report(f"skipped {len(self.skipped.entries)} of {len(plan.sources)} clips: {self.skipped.summary()}")
+
+
+def _check(config: PrepareConfig) -> None:
+    choices = {
+        "fit": ("crop", "letterbox", "stretch", "random"),
+        "audio": ("auto", "require", "silence", "none"),
+        "channel": ("mean", "first"),
+        "posterior": ("mean", "sample"),
+        "dtype": ("float16", "float32"),
+    }
+    for name, known in choices.items():
+        if getattr(config, name) not in (*known, *([None] if name == "channel" else [])):
+            raise InputError(f"{name} must be one of {', '.join(known)}, not {getattr(config, name)!r}")
+    least = {"crops": 1, "shard_mb": 1, "batch": 1, "codec_steps": 1, "seed": 0, "workers": 0}
+    for name, bound in least.items():
+        if getattr(config, name) < bound:
+            raise InputError(f"{name} must be at least {bound}, not {getattr(config, name)}")
+    if min(config.height_width) < 1:
+        raise InputError(f"size must be pixels from 1, not {config.size}")
+    if config.crops > 1 and config.fit != "random":
+        raise InputError(f"crops is {config.crops}, but fit {config.fit!r} always cuts the same: choose --fit random")
+    if config.peak is not None and not 0 <= config.peak <= 1:
+        raise InputError(f"peak must be in [0, 1] (0 leaves the loudness), not {config.peak}")
+    Timing(config.fps, 0, 0)

@@ -1,0 +1,164 @@
+"""Clips that are encoded but in no shard yet, and how they get there.
+
+Knows: how any process can make a part of a shard at any time, what is kept of an interrupted run, and that shards are
+the same whoever made their parts and when. Does not know: how clips are encoded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from flowreel.config import read_json
+from flowreel.data.shards import PARTS, Record, ShardWriter, made_of, naming, write
+from flowreel.data.sources import Skipped, Source
+from flowreel.errors import InputError
+from flowreel.training.checkpoint import write_json
+
+
+class Parts:
+    """The clips on their way into the shards of ``folder``: one file for each crop, made by any process in any order.
+
+    A clip that can't be used has a note with the reason instead. Parts stay when a run is interrupted, notes don't:
+    the file may be whole by the next run.
+    """
+
+    def __init__(self, folder: Path, stamp: str = "") -> None:
+        self.folder, self.stamp = folder / PARTS, stamp
+
+    def path(self, split: str, clip: str, crop: int) -> Path:
+        """Where the part of one crop of the clip with that name is."""
+        return self._path(split, f"{clip}\n{crop}", "safetensors")
+
+    def has(self, split: str, clip: str, crop: int) -> bool:
+        return self.path(split, clip, crop).is_file()
+
+    def write(self, split: str, record: Record, tensors: dict[str, Tensor]) -> None:
+        """Keep one crop of a clip; ``record["entry"]`` has its ``path`` and ``crop``."""
+        path = self.path(split, record["entry"]["path"], record["entry"]["crop"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, {name: tensor.contiguous() for name, tensor in tensors.items()}, self.stamp, [record])
+
+    def read(self, path: Path) -> tuple[Record, dict[str, Tensor]]:
+        """The record and the tensors of the part ``path``."""
+        return made_of(path)[1][0], load_file(path)
+
+    def note(self, split: str, clip: str, reason: str) -> None:
+        """Say why a clip can't be used."""
+        path = self._path(split, clip, "json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with naming(path):
+            write_json(path, {"reason": reason})
+
+    def noted(self, split: str, clip: str) -> str | None:
+        """Why a clip can't be used, None where nothing was said."""
+        path = self._path(split, clip, "json")
+        return read_json(path)["reason"] if path.is_file() else None
+
+    def give_up(self) -> None:
+        """Tell the other processes that this one has failed, so that they need not go on."""
+        with contextlib.suppress(OSError):  # the disk may be full: they find out when they are done
+            self.folder.mkdir(exist_ok=True)
+            (self.folder / "failed").touch()
+
+    @property
+    def given_up(self) -> bool:
+        return (self.folder / "failed").exists()
+
+    def tidy(self) -> list[Record]:
+        """Delete what an earlier run left, but for its finished parts; the records of these."""
+        records = []
+        for path in self._files():
+            try:
+                found = made_of(path)[1] if path.suffix == ".safetensors" else []
+            except InputError:
+                found = []
+            records += found
+            if not found:
+                path.unlink()
+        return records
+
+    def keep(self, sources: Sequence[Source]) -> None:
+        """Delete the parts that were made under another stamp, and of other files than these."""
+        files = {source.name: (source.size, source.digest) for source in sources}
+        for path in self._files():
+            if path.suffix == ".safetensors":
+                stamp, (record, *_) = made_of(path)
+                file = record["size"], record.get("digest", "")
+                if stamp != self.stamp or files.get(record["entry"]["path"]) != file:
+                    path.unlink()
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _files(self) -> Iterator[Path]:
+        return (path for path in sorted(self.folder.rglob("*")) if path.is_file())
+
+    def _path(self, split: str, name: str, suffix: str) -> Path:
+        return self.folder / split / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.{suffix}"
+
+
+class Packer:
+    """Moves parts into shards, in the order of ``sources``, whenever the next clip's parts are there.
+
+    A part is deleted when the shard that has it is on the disk. What is kept in memory is bounded by one shard of each
+    split. ``crops`` is how many parts each clip has; those in ``writers``' shards already are not waited for.
+    """
+
+    def __init__(
+        self, writers: dict[str, ShardWriter], sources: Sequence[Source], crops: int, parts: Parts, skipped: Skipped
+    ) -> None:
+        self._writers, self._parts, self._skipped = writers, parts, skipped
+        packed = {(r["entry"]["path"], r["entry"]["crop"]) for writer in writers.values() for r in writer.records}
+        missing = ((s, [crop for crop in range(crops) if (s.name, crop) not in packed]) for s in sources)
+        self._queue = deque((source, wanted) for source, wanted in missing if wanted)
+        self._spent: deque[tuple[ShardWriter, int, Path]] = deque()  # parts, and how many records come before theirs
+        self._counts = {split: len(writer.records) for split, writer in writers.items()}
+
+    def missing(self) -> list[Source]:
+        """The clips of which a part has to be made."""
+        return [source for source, wanted in self._queue if not self._are_there(source, wanted)]
+
+    def advance(self) -> None:
+        """Pack what is there, up to the first clip of which something is missing."""
+        while self._queue:
+            source, wanted = self._queue[0]
+            if (reason := self._parts.noted(source.split, source.name)) is not None:
+                self._skipped.add(source, reason)
+            elif self._are_there(source, wanted):
+                for crop in wanted:
+                    self._pack(source.split, self._parts.path(source.split, source.name, crop))
+            else:
+                break
+            self._queue.popleft()
+        self._delete_spent()
+
+    def finish(self) -> dict[str, list[Record]]:
+        """Pack all, and write the last shards; the records of all shards by split."""
+        self.advance()
+        assert not self._queue, f"{self._queue[0][0].name} was not encoded"
+        for writer in self._writers.values():
+            writer.flush()
+        self._delete_spent()
+        return {split: writer.records for split, writer in self._writers.items()}
+
+    def _are_there(self, source: Source, wanted: list[int]) -> bool:
+        return all(self._parts.has(source.split, source.name, crop) for crop in wanted)
+
+    def _pack(self, split: str, path: Path) -> None:
+        writer = self._writers[split]
+        writer.add(*self._parts.read(path))
+        self._spent.append((writer, self._counts[split], path))
+        self._counts[split] += 1
+        self._delete_spent()
+
+    def _delete_spent(self) -> None:
+        while self._spent and self._spent[0][1] < len(self._spent[0][0].records):
+            self._spent.popleft()[2].unlink()

@@ -1,0 +1,226 @@
+"""How to sample: what a person may set, made whole by what the model was trained with, and checked against it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from numbers import Integral
+from typing import Any, Literal
+
+from flowreel.config import PipelineConfig, check_scale
+from flowreel.config.classnames import find_class
+from flowreel.errors import InputError
+from flowreel.flow.schedule import blocks
+from flowreel.flow.solver import euler, heun
+from flowreel.pipeline.conditioning import Given
+from flowreel.utils.spelling import closest
+
+SOLVERS = {"euler": euler, "heun": heun}
+LONGEST_CLIP = 4
+"""Of models that make clips: the longest one, in trained windows."""
+GRADIENT_SCALE = 25.0
+"""R-FLAV's published scale, 100 with a mean that runs over its batch of 4, per sample."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to sample; None takes what the pipeline was trained or saved with.
+
+    Attributes:
+        guidance: classifier-free scale, 0 or more; 1 is none, 0 leaves the class out.
+        steps: solver steps per turn (of a clip: in all).
+        warmup_steps: solver steps per block while the window warms up, once; as many as ``steps``, or twice as many
+            where a roll goes on from a clip, which its first frames have to fit.
+        block: frames that are finished together; the window's length makes clips.
+        context: finished frames that the window keeps in sight.
+        lookahead: frames at the window's end that stay noise, so that what is given there is seen before anything takes
+            shape; the most that training has shown where a whole sound or picture is held, otherwise 0.
+        window: frames in the window; other than the trained length needs positions that are not learned.
+        method: how a given sound or picture is followed: "hold" at t = 1 (for models that have seen that in training),
+            by the "gradient" through the network (R-FLAV's way for models trained jointly alone), or "auto".
+        gradient_scale: strength of "gradient".
+        precision: of the network's arithmetic; "bfloat16" (autocast) is faster on GPUs and on CPUs that know it.
+    """
+
+    guidance: float | None = None
+    steps: int | None = None
+    warmup_steps: int | None = None
+    solver: Literal["euler", "heun"] | None = None
+    block: int | None = None
+    context: int | None = None
+    lookahead: int | None = None
+    window: int | None = None
+    method: Literal["auto", "hold", "gradient"] = "auto"
+    gradient_scale: float = GRADIENT_SCALE
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> Settings:
+        """Settings by name; an unknown one is an :class:`InputError` that names the closest."""
+        names = [f.name for f in fields(cls)]
+        for name in options:
+            if name not in names:
+                meant = closest(name, [*names, "seconds", "label", "seed", "audio", "video", "prefix"])
+                raise InputError(f"there is no setting {name!r}{meant}; there are {', '.join(names)}")
+        return cls(**options)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """:class:`Settings` with nothing left open."""
+
+    guidance: float
+    steps: int
+    warmup_steps: int
+    solver: Literal["euler", "heun"]
+    block: int
+    context: int
+    lookahead: int
+    window: int
+    method: Literal["hold", "gradient"]
+    gradient_scale: float
+    precision: Literal["float32", "bfloat16"]
+
+
+def makes_clips(config: PipelineConfig) -> bool:
+    """Whether the model was trained on whole clips alone: every block is the window."""
+    return all(block == config.trained.window for block in config.trained.blocks)
+
+
+def resolve(settings: Settings, config: PipelineConfig, given: Given, frames: int | None = None) -> Resolved:
+    """Fill in what was left open and check it against what the model was trained with.
+
+    Args:
+        frames: length of the clip that is wanted, for models of whole clips.
+
+    Raises:
+        InputError: a combination that can't work. Values that training has not seen are warned about.
+    """
+    trained = config.trained
+    clips = makes_clips(config)
+    whole = frames if clips and settings.block is None else None
+    if whole is not None and whole > LONGEST_CLIP * trained.window:
+        raise InputError(
+            f"a clip of {whole} frames was asked for, but this model makes clips of {trained.window} and can't roll: "
+            f"ask for at most {LONGEST_CLIP * trained.window / config.timing.fps:g} s"
+        )
+    window = _first(settings.window, whole, trained.window)
+    block = _first(settings.block, window if clips else min(trained.blocks))
+    context = _first(settings.context, given.prefix)
+    if given.prefix and context != given.prefix:
+        raise InputError(f"context {context} was asked for, but the clip to go on from fills {given.prefix} frames")
+    method = _method(settings, config, given)
+    held = bool(given.streams) and method == "hold"
+    lookahead = _first(settings.lookahead, _usual_lookahead(window, block, context, config) if held else 0)
+    try:
+        blocks(window, block, context, lookahead)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    usual = config.steps if clips else max(1, round(config.steps * block / min(trained.blocks)))
+    steps = _first(settings.steps, usual)
+    warmup_steps = _first(settings.warmup_steps, 2 * steps if given.prefix else steps)
+    for name, count in (("steps", steps), ("warmup_steps", warmup_steps)):
+        if count < 1:
+            raise InputError(f"{name} must be at least 1, not {count}")
+    guidance = _first(settings.guidance, config.guidance)
+    check_guidance(guidance, config)
+    check_scale("gradient_scale", settings.gradient_scale)
+    solver = settings.solver or config.solver
+    if solver not in SOLVERS:
+        raise InputError(f"no solver is called {solver!r}: choose {' or '.join(SOLVERS)}")
+    _warn_untrained(window, block, context, config)
+    if lookahead not in ((trained.lookaheads or (0,)) if held else (0,)):
+        seen = _list(trained.lookaheads) if held else "none where no whole sound or picture is held"
+        warnings.warn(f"a lookahead of {lookahead} frames: the model was trained with {seen}", stacklevel=3)
+    if given.prefix and given.streams:
+        warnings.warn("history and a stream are given together: no role of training shows a model that", stacklevel=3)
+    if settings.precision not in ("float32", "bfloat16"):
+        raise InputError(f"no precision is called {settings.precision!r}: choose float32 or bfloat16")
+    return Resolved(
+        guidance,
+        steps,
+        warmup_steps,
+        solver,
+        block,
+        context,
+        lookahead,
+        window,
+        method,
+        settings.gradient_scale,
+        settings.precision,
+    )
+
+
+def _first(*options: Any) -> Any:
+    """The first that was given."""
+    return next(option for option in options if option is not None)
+
+
+def _usual_lookahead(window: int, block: int, context: int, config: PipelineConfig) -> int:
+    """The longest lookahead of training that fits such a window; 0 where none does."""
+    trained = config.trained
+    inner = [(window - context - lookahead, lookahead) for lookahead in trained.lookaheads if window >= trained.window]
+    return max((lookahead for left, lookahead in inner if left > 0 and left % block == 0), default=0)
+
+
+def _warn_untrained(window: int, block: int, context: int, config: PipelineConfig) -> None:
+    trained, clips = config.trained, makes_clips(config)
+    if window != trained.window:
+        warnings.warn(f"a window of {window} frames: the model was trained with {trained.window}", stacklevel=4)
+    if block not in trained.blocks and not (clips and block == window):
+        warnings.warn(f"blocks of {block} frames: the model was trained with {_list(trained.blocks)}", stacklevel=4)
+    if context not in trained.contexts:
+        warnings.warn(
+            f"a context of {context} frames: the model was trained with {_list(trained.contexts)}", stacklevel=4
+        )
+
+
+def _list(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values)) or "none"
+
+
+def _method(settings: Settings, config: PipelineConfig, given: Given) -> Literal["hold", "gradient"]:
+    if not given.streams:
+        return "hold"
+    role = f"{given.streams[0]}_clean"
+    seen = role in config.trained.roles
+    if settings.method == "auto":
+        return "hold" if seen else "gradient"
+    if settings.method == "hold" and not seen:
+        warnings.warn(
+            f"the given {given.streams[0]} is held clean, which the model has not seen in training", stacklevel=4
+        )
+    return settings.method
+
+
+def check_guidance(scale: float, config: PipelineConfig) -> None:
+    """Raise :class:`InputError` where classifier-free guidance at ``scale`` can't work."""
+    check_scale("guidance", scale)
+    if scale == 1:
+        return
+    if not config.classes:
+        raise InputError(f"guidance {scale:g} needs classes, and this model has none: use guidance 1")
+    if config.model.class_dropout == 0:
+        raise InputError(f"guidance {scale:g} needs a model that was trained with class dropout: use guidance 1")
+
+
+def class_index(label: str | int, config: PipelineConfig) -> int:
+    """The index of a class given by name or index.
+
+    Raises:
+        InputError: no such class; names those there are.
+    """
+    classes = config.classes
+    if not classes:
+        raise InputError(f"label {label!r} was given, but this model has no classes: leave it out")
+    if isinstance(label, str) and (place := find_class(label, classes)) is not None:
+        return place
+    if isinstance(label, Integral) or (isinstance(label, str) and label.isdecimal()):
+        index = int(label)
+        if 0 <= index < len(classes):
+            return index
+    raise InputError(
+        f"no class is called {label!r}: choose one of {', '.join(classes[:20])}, or an index from 0 to "
+        f"{len(classes) - 1}"
+    )

@@ -1,0 +1,257 @@
+"""Training our small autoencoder on single frames: what :mod:`flowreel.training.loop` needs to know about pixels.
+
+Knows: which frames are held in memory, what a good reconstruction is, how the autoencoder and its judge take turns.
+Does not know: how the networks are built (``codec/tiny.py``, ``adversaries.py``) or how a codec's folder is laid out
+(``codec/codec.py``).
+
+Shape legend: N frames, B of them in a batch, H W rows and columns in pixels, C h w a frame's latents.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flowreel.codec import Codec, TinyAutoencoder
+from flowreel.codec.autoencoder import from_unit, to_unit
+from flowreel.config import AudioCodecConfig, CodecConfig, CodecTrainConfig, Timing, VideoCodecConfig
+from flowreel.config.clocks import mel_for, timing_with_sound
+from flowreel.data.dataset import GlobalOrder
+from flowreel.data.sources import Source, find_clips, probed
+from flowreel.data.statistics import Moments
+from flowreel.data.subsample import shares, spread
+from flowreel.errors import InputError
+from flowreel.flow.noise import seeded
+from flowreel.media import iterate, stack_pictures
+from flowreel.training import discriminators as adversaries
+from flowreel.training.discriminators import PatchJudge
+from flowreel.training.loop import fit
+from flowreel.training.task import NOISE, ROLE, WEIGHTS, Batch, device_of, purpose_seed
+from flowreel.utils.reporting import Report
+
+JUDGED, SHOWN, MEASURED = 64, 8, 512
+"""How many frames the PSNR is over, how many of them the preview shows, and how many the statistics are over."""
+
+
+def train_codec(clips: Path | str, out: Path | str, config: CodecTrainConfig, report: Report = print) -> Path:
+    """Train the small autoencoder on the folder ``clips``; ``out`` becomes a codec's folder, for ``prepare --codec``.
+
+    Running the same command again goes on from the last checkpoint; see :func:`flowreel.training.loop.fit`.
+    """
+    out = Path(out)
+    return fit(CodecTask(find_clips(clips, out, report), config, report), out, config, report)
+
+
+class Reconstruction(nn.Module):
+    """The forward pass that training needs, as one module."""
+
+    def __init__(self, autoencoder: nn.Module) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, frames: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Frames (B, 3, H, W) in [-1, 1] -> their reconstruction, and mean and log-variance (B, C, h, w) of the
+        posterior, from which the latents are drawn with ``noise`` (their mean without)."""
+        mean, logvar = self.autoencoder.encode(frames)
+        latents = mean if noise is None else mean + torch.exp(logvar / 2) * noise
+        return self.autoencoder.decode(latents), mean, logvar
+
+
+class Contest(nn.Module):
+    """The autoencoder and what judges its pictures, as one module with a forward pass for each of them."""
+
+    def __init__(self, autoencoder: Reconstruction, discriminator: PatchJudge) -> None:
+        super().__init__()
+        self.autoencoder, self.discriminator = autoencoder, discriminator
+
+    def forward(
+        self, frames: Tensor, noise: Tensor, player: str, judged: bool
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], list[adversaries.Judgement]]:
+        """What :class:`Reconstruction` gives, and, if ``judged``, what the judge says of the reconstruction and, in its
+        own turn, of the frames, in which the autoencoder only plays."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and player == "autoencoder"):
+            made = self.autoencoder(frames, noise)
+        shown = [made[0]] + ([frames] if player == "discriminator" else [])
+        return made, [self.discriminator(pictures) for pictures in shown] if judged else []
+
+
+class CodecTask:
+    """Training the autoencoder on frames drawn evenly from clips; with ``adversarial`` above 0, against a judge that is
+    trained with it. It is judged on some of the frames, and on frames of the test clips if there are any."""
+
+    def __init__(self, sources: Sequence[Source], config: CodecTrainConfig, report: Report) -> None:
+        self.video = VideoCodecConfig(kind="tiny", channels=config.channels, width=config.width, fit=config.fit)
+        if config.size % self.video.factor or config.size < 1:
+            raise InputError(f"size {config.size} must be a multiple of {self.video.factor}, the codec's factor")
+        if config.checkpointing:
+            raise InputError("checkpointing is for flows: the small autoencoder has no blocks to recompute")
+        if config.adversarial < 0:
+            raise InputError(f"adversarial must be 0 or more, not {config.adversarial}")
+        self.config, self.report = config, report
+        train = [source for source in sources if source.split == "train"]
+        test = [source for source in sources if source.split == "test"]
+        self.frames, self.clips, sound = read_frames(train, config, config.frames, report)
+        if not len(self.frames):
+            raise InputError("none of the clips for training can be read: the reasons are in the lines above")
+        held_out, _, _ = read_frames(test, config, JUDGED, report)
+        self.judged = {"training": self.frames[spread(len(self.frames), JUDGED)]}
+        if len(held_out):
+            self.judged["held-out"] = held_out
+        report(f"{len(self.frames)} frames of {len(set(self.clips.tolist()))} clips at {config.size}x{config.size}")
+        self.timing = _timing(config.fps, sound, report)
+        torch.manual_seed(purpose_seed(config.seed, WEIGHTS, 0))
+        reconstruction = Reconstruction(TinyAutoencoder(self.video))
+        self.averaged: nn.Module = reconstruction
+        self.module: nn.Module = reconstruction
+        self.players: tuple[str, ...] = ()
+        if config.adversarial:
+            self.module = Contest(reconstruction, PatchJudge(config.width))
+            self.players = ("discriminator", "autoencoder")
+        self.data = {"frames": hashlib.sha256(self.frames.numpy().tobytes()).hexdigest()[:16]}
+        self._order = lru_cache(4)(
+            lambda epoch: np.random.default_rng((config.seed, ROLE, epoch)).permutation(len(self.frames))
+        )
+
+    def batches(self, start: int, rank: int, world: int) -> Iterator[Batch]:
+        config, side = self.config, self.config.size // self.video.factor
+        for positions in GlobalOrder(config.batch, start, config.steps, rank, world, config.optim.accumulate):
+            places = [divmod(n, len(self.frames)) for n in positions]
+            numbers = torch.tensor([int(self._order(epoch)[place]) for epoch, place in places])
+            generators = seeded([purpose_seed(config.seed, NOISE, n) for n in positions])
+            noise = [torch.randn(config.channels, side, side, generator=generator) for generator in generators]
+            yield {"frames": self.frames[numbers], "noise": torch.stack(noise), "clip": self.clips[numbers]}
+
+    def losses(self, module: nn.Module, batch: Batch, player: str = "") -> dict[str, Tensor]:
+        """Nothing for the discriminator until step ``adversarial_start``."""
+        frames = to_unit(batch["frames"])
+        if not player:
+            return self._reconstruction(frames, *module(frames, batch["noise"]))
+        judged = int(batch["step"]) >= self.config.adversarial_start
+        if player == "discriminator" and not judged:
+            return {}
+        made, judgements = module(frames, batch["noise"], player, judged)
+        if player == "discriminator":
+            of_made, of_frames = judgements
+            return {"discriminator": adversaries.hinge(of_frames, of_made)}
+        passing = adversaries.hinge_to_pass(judgements[0]) if judged else frames.new_zeros(())
+        return self._reconstruction(frames, *made) | {"adversarial": self.config.adversarial * passing}
+
+    def _reconstruction(self, frames: Tensor, again: Tensor, mean: Tensor, logvar: Tensor) -> dict[str, Tensor]:
+        return reconstruction_losses(again.float(), frames) | {"kl": self.config.kl * divergence(mean, logvar)}
+
+    @torch.no_grad()
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        """``psnr``: of held-out frames, in dB; ``training_psnr``: of frames that were trained on."""
+        names = {"held-out": "psnr", "training": "training_psnr"}
+        return {names[name]: psnr(self._again(module, frames), frames) for name, frames in self.judged.items()}
+
+    def preview(self, module: nn.Module, folder: Path, step: int) -> None:  # noqa: ARG002
+        """Originals above their reconstructions: of training frames, then of held-out ones."""
+        rows: list[np.ndarray] = []
+        for frames in self.judged.values():
+            shown = frames[spread(len(frames), SHOWN)]
+            rows += [np.concatenate(list(pictures.numpy()), axis=1) for pictures in (shown, self._again(module, shown))]
+        stack_pictures(rows, folder / "reconstruction.png")
+
+    def _again(self, module: nn.Module, frames: Tensor) -> Tensor:
+        """Frames (N, H, W, 3) uint8 -> their reconstruction, likewise."""
+        parts = frames.to(device_of(module)).split(self.config.batch)
+        return torch.cat([from_unit(module(to_unit(part))[0]) for part in parts]).cpu()
+
+    def export(self, module: nn.Module, folder: Path, step: int) -> None:  # noqa: ARG002
+        autoencoder = module.get_submodule("autoencoder")
+        shift, scale = self._statistics(autoencoder)
+        video = dataclasses.replace(self.video, shift=shift, scale=scale)
+        audio = AudioCodecConfig(mel_for(self.config.fps)) if self.timing.has_audio else None
+        config, device = CodecConfig(video, audio), device_of(autoencoder)  # a codec moves its network to its device
+        Codec(config, self.timing, video_module=autoencoder, device=device).save(folder)
+
+    @torch.no_grad()
+    def _statistics(self, autoencoder: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Per channel, the mean and the inverse standard deviation of the latents."""
+        chosen = self.frames[spread(len(self.frames), MEASURED)].to(device_of(autoencoder))
+        latents = torch.cat([autoencoder.encode(to_unit(part))[0] for part in chosen.split(self.config.batch)])
+        moments = Moments.of(latents.movedim(1, -1).flatten(0, -2))
+        return tuple(moments.mean.tolist()), tuple(moments.scale.tolist())
+
+
+# --- losses -------------------------------------------------------------------------------------------------------
+
+
+def reconstruction_losses(reconstruction: Tensor, frames: Tensor) -> dict[str, Tensor]:
+    """``pixel``: absolute plus squared error; ``edge``: absolute error of the differences between neighbours (after
+    arXiv 1511.05440), which keeps outlines sharp. Both (B, 3, H, W) in [-1, 1]; means over everything."""
+    error = reconstruction - frames
+    edges = (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()) / 2
+    return {"pixel": error.abs().mean() + error.square().mean(), "edge": edges}
+
+
+def divergence(mean: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(mean, exp(logvar)) || N(0, 1)) in nats, the mean over all latents (arXiv 1312.6114)."""
+    mean, logvar = mean.float(), logvar.float()
+    return (mean.square() + logvar.exp() - 1 - logvar).mean() / 2
+
+
+def psnr(again: Tensor, frames: Tensor) -> float:
+    """The peak signal-to-noise ratio in dB of uint8 frames, from the squared error over all of them."""
+    error = (again.float() - frames.float()).square().mean().item()
+    return 10 * math.log10(255**2 / max(error, 1e-9))
+
+
+# --- frames -------------------------------------------------------------------------------------------------------
+
+
+def read_frames(
+    sources: Sequence[Source], config: CodecTrainConfig, limit: int, report: Report
+) -> tuple[Tensor, Tensor, bool]:
+    """At most ``limit`` frames, drawn evenly over the clips and over the time of each.
+
+    Returns uint8 (N, H, W, 3), the numbers of their clips among ``sources`` (N,), and whether any clip has sound.
+    Clips that can't be read are reported and left out.
+    """
+    infos = list(probed(sources, report))
+    lengths = [max(1, round(info.seconds * config.fps)) if info else 0 for info in infos]
+    sound = any(info.has_audio for info in infos if info)
+    frames: list[np.ndarray] = []
+    clips: list[int] = []
+    for number, (source, length, share) in enumerate(zip(sources, lengths, shares(lengths, limit), strict=True)):
+        wanted = set(spread(length, share).tolist())
+        try:
+            found = list(_pick(source.path, config, wanted))
+        except InputError as error:
+            report(f"left out {source.name}: {error}")
+            continue
+        frames += found
+        clips += [number] * len(found)
+    size = (0, config.size, config.size, 3)
+    return torch.from_numpy(np.stack(frames) if frames else np.empty(size, np.uint8)), torch.tensor(clips), sound
+
+
+def _pick(path: Path, config: CodecTrainConfig, wanted: set[int]) -> Iterator[np.ndarray]:
+    if not wanted:
+        return
+    number = 0
+    seconds = (max(wanted) + 1) / config.fps
+    for chunk in iterate(path, fps=config.fps, size=config.size, fit=config.fit, audio=False, seconds=seconds):
+        for frame in chunk.frames:
+            if number in wanted:
+                yield frame.copy()  # a view would keep the whole chunk
+            number += 1
+
+
+def _timing(fps: float, sound: bool, report: Report) -> Timing:
+    """The clocks of the codec: with sound if the clips have it and a log-mel goes with the frame rate."""
+    if sound:
+        try:
+            return timing_with_sound(fps, mel_for(fps))
+        except InputError as error:
+            report(f"the codec is for pictures alone: {error}")
+    return Timing(fps, 0, 0)

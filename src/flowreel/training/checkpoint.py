@@ -1,0 +1,371 @@
+"""The state of a training run on disk: ``RUN/training/<step>/``, one folder per saved step.
+
+Knows: which files make a checkpoint, how one appears whole or not at all, and what to do when the newest is damaged.
+Does not know: what is trained, or what the exported files beside ``training/`` are for.
+
+A step's folder holds ``model.safetensors`` (raw weights), ``ema.safetensors`` (float32), ``optimizer.safetensors``
+(``<parameter>.<moment>``) and ``state.json``: format version, step, the run's settings and the tensor names of the
+other files. There is no random state and no learning rate: both are pure functions of the seed and the step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from flowreel.config import FORMAT_VERSION, flat, json_text, read_json
+from flowreel.errors import InputError
+from flowreel.training.parallel import laid_out_like
+from flowreel.utils.locking import contents
+from flowreel.utils.tensors import plain_name
+
+FOLDER, PREVIEWS = "training", "previews"
+STATE = "state.json"
+EXPORTED = "exported.json"
+ASIDE, MOVES = ".tmp-export", ".tmp-moves.json"
+"""Where an export is written, and the note of the files that are being moved from there to their places."""
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass
+class Checkpoint:
+    """A run after ``step`` optimizer steps and ``seconds`` of training.
+
+    ``settings`` is JSON-able: what :func:`check_same` compares when the run goes on.
+    """
+
+    step: int
+    model: Tensors
+    ema: Tensors
+    optimizer: Tensors
+    settings: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def parts(self) -> dict[str, Tensors]:
+        return {"model": self.model, "ema": self.ema, "optimizer": self.optimizer}
+
+
+class DamagedError(Exception):
+    """A checkpoint folder can't be used; says why."""
+
+
+# --- writing ------------------------------------------------------------------------------------------------------
+
+
+def save(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write ``checkpoint`` into ``RUN/training/<step>/``; afterwards only the newest ``keep`` steps up to it are there.
+
+    The folder is written aside, synced to the disk and renamed as a whole, so that a crash at any moment leaves the
+    step before untouched. Later steps, which a resumed run went back from, are removed.
+    """
+    final = run / FOLDER / str(checkpoint.step)
+    state = {
+        "format_version": FORMAT_VERSION,
+        "step": checkpoint.step,
+        "seconds": checkpoint.seconds,
+        "settings": checkpoint.settings,
+        "tensors": {name: sorted(map(plain_name, tensors)) for name, tensors in checkpoint.parts.items()},
+    }
+    with replacing_folder(final) as aside:
+        write_json(aside / STATE, state)
+        for name, tensors in checkpoint.parts.items():
+            whole = {plain_name(key): tensor.detach().contiguous() for key, tensor in tensors.items()}
+            save_file(whole, aside / f"{name}.safetensors")
+            make_readable(aside / f"{name}.safetensors")
+    for later in steps(run):
+        if later > checkpoint.step:
+            shutil.rmtree(run / FOLDER / str(later))
+    _prune(run, checkpoint.step, keep)
+    return final
+
+
+def _prune(run: Path, newest: int, keep: int) -> None:
+    for step in [step for step in steps(run) if step <= newest][:-keep]:
+        shutil.rmtree(run / FOLDER / str(step))
+
+
+@contextmanager
+def replacing_folder(final: Path) -> Iterator[Path]:
+    """An empty folder beside ``final``; afterwards it is ``final``, in the place of what was there before.
+
+    It is synced to the disk and then renamed, so ``final`` is always whole. If the block raises, ``final`` stays.
+    """
+    aside = final.with_name(f".tmp-{final.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        for path in (*sorted(aside.rglob("*")), aside):
+            sync(path)
+        if final.exists():
+            shutil.rmtree(final)
+        aside.rename(final)
+        sync(final.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """An empty folder beside ``folder``'s files; what is written there replaces them afterwards, file by file.
+
+    Each file appears whole or not at all. Files that aren't written anew stay, and so does everything if the block
+    raises. What is left of a block whose process was killed is cleared away first, see :func:`undo`.
+    """
+    undo(folder)
+    aside, new = folder / ASIDE, not contents(folder)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        files = sorted(path for path in aside.rglob("*") if path.is_file())
+        names = [path.relative_to(aside).as_posix() for path in files]
+        for path in files:
+            sync(path)
+            make_readable(path)
+        write_json(folder / MOVES, {"new": new, "files": names})
+        sync(folder)
+        for path, name in zip(files, names, strict=True):
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+            sync(target.parent)
+        shutil.rmtree(aside)
+        (folder / MOVES).unlink()  # from now on the block is done
+    finally:
+        undo(folder)
+
+
+def undo(folder: Path) -> None:
+    """Clear away what a block of :func:`replacing` left in ``folder`` when its process was killed.
+
+    Of a folder that was empty before, the files that were in their places already are removed too. So that process must
+    be gone: whoever calls this holds the folder's lock.
+    """
+    moves: dict[str, Any] = read_json(folder / MOVES) if (folder / MOVES).is_file() else {"new": False}
+    for name in moves["files"] if moves["new"] else ():
+        if not {"..", os.sep} & set(Path(name).parts):
+            (folder / name).unlink(missing_ok=True)
+            for parent in (folder / name).parents:
+                if not parent.is_relative_to(folder / Path(name).parts[0]):
+                    break
+                with suppress(OSError):  # it is not there, or not empty yet
+                    parent.rmdir()
+    shutil.rmtree(folder / ASIDE, ignore_errors=True)
+    for note in (_unfinished(folder / MOVES), folder / MOVES):
+        note.unlink(missing_ok=True)
+
+
+def clear_leftovers(run: Path, newest: int, keep: int) -> None:
+    """Delete what a killed process left half written in ``run``, and the steps before the newest ``keep`` up to
+    ``newest`` that it had not deleted yet. Whoever calls this holds the run's lock."""
+    undo(run)
+    _prune(run, newest, keep)
+    for path in (*(run / FOLDER).glob(".tmp-*"), *(run / PREVIEWS).glob(".tmp-*")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def make_readable(path: Path) -> None:
+    """Give a file the permissions that new files have: safetensors writes files that their owner alone can read."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
+def mark_exported(run: Path, step: int) -> None:
+    """Note that the files in the root of ``run`` are those of ``step``."""
+    write_json(run / FOLDER / EXPORTED, {"step": step})
+
+
+def mark_shown(run: Path, step: int) -> None:
+    """Note that ``step`` was exported, and that all that is to be seen of it was made: validation, curves, preview."""
+    write_json(run / FOLDER / EXPORTED, {"step": step, "shown": True})
+
+
+def exported(run: Path) -> int | None:
+    """The step that the files in the root of ``run`` are of, None where nothing was exported."""
+    return _exported_note(run).get("step")
+
+
+def shown(run: Path) -> int | None:
+    """The saved step of which :func:`mark_shown` noted that all that is to be seen was made, None if there is none."""
+    note = _exported_note(run)
+    return note.get("step") if note.get("shown") else None
+
+
+def _exported_note(run: Path) -> dict[str, Any]:
+    path = run / FOLDER / EXPORTED
+    try:
+        return read_json(path) if path.exists() else {}
+    except InputError:  # a damaged note: export again
+        return {}
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON object; the file appears whole or not at all."""
+    aside = _unfinished(path)
+    aside.write_bytes(json_text(values))
+    sync(aside)
+    aside.replace(path)
+
+
+def _unfinished(path: Path) -> Path:
+    """Where the JSON file ``path`` is written before it has its name."""
+    return path.with_name(f".tmp-{path.name}")
+
+
+def sync(path: Path) -> None:
+    """Make the operating system put a file's bytes, or a folder's list of names, on the disk."""
+    if path.is_dir() and os.name != "posix":
+        return  # only POSIX can sync a folder
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def steps(run: Path) -> list[int]:
+    """The saved steps of ``run``, ascending."""
+    return sorted(int(path.name) for path in (run / FOLDER).glob("[0-9]*") if path.name.isdecimal() and path.is_dir())
+
+
+def latest(run: Path, report: Callable[[str], None]) -> Checkpoint | None:
+    """The newest usable checkpoint of ``run``, or None where nothing was ever saved.
+
+    A damaged one is reported and the one before is taken. Raises :class:`InputError` if all are damaged, since
+    starting anew over them is not for this function to decide.
+    """
+    found = steps(run)
+    for step in reversed(found):
+        folder = run / FOLDER / str(step)
+        try:
+            return read(folder)
+        except DamagedError as error:
+            report(f"WARNING: the checkpoint {folder} is damaged ({error}); going back to the one before")
+    if found:
+        raise InputError(
+            f"every checkpoint in {run / FOLDER} is damaged: start again in another folder, or delete {run}"
+        )
+    return None
+
+
+def read(folder: Path) -> Checkpoint:
+    """Read one step's folder; :class:`DamagedError` says what is wrong with it."""
+    state = _read_state(folder / STATE)
+    try:
+        parts = {name: load_tensors(folder / f"{name}.safetensors") for name in ("model", "ema", "optimizer")}
+    except InputError as error:
+        raise DamagedError(str(error)) from error
+    for name, tensors in parts.items():
+        if sorted(tensors) != state["tensors"].get(name):
+            raise DamagedError(f"{name}.safetensors does not hold the tensors that {STATE} lists")
+    return Checkpoint(state["step"], **parts, settings=state["settings"], seconds=state["seconds"])
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        state = read_json(path)
+    except (OSError, InputError) as error:
+        raise DamagedError(str(error)) from error
+    if state.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format version {state.get('format_version')}, this flowreel reads {FORMAT_VERSION}: "
+            "go on with the version of flowreel that wrote it, or start again in another folder"
+        )
+    missing = {"step", "seconds", "settings", "tensors"} - set(state)
+    if missing:
+        raise DamagedError(f"{STATE} lacks {', '.join(sorted(missing))}")
+    return state
+
+
+def load_tensors(path: Path) -> Tensors:
+    """The tensors of a safetensors file, on the CPU, by their names without ``_orig_mod.``; :class:`InputError` if it
+    is missing or damaged."""
+    try:
+        return {plain_name(name): tensor for name, tensor in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is missing or damaged: {error}") from error
+
+
+# --- is it the same run? ------------------------------------------------------------------------------------------
+
+
+def claim(run: Path) -> None:
+    """Make ``run`` a run folder; :class:`InputError` if it is neither new, empty nor a run's already."""
+    if run.exists() and not run.is_dir():
+        raise InputError(f"{run} is a file: give a folder for the run")
+    if contents(run) and not (run / FOLDER).is_dir():
+        raise InputError(
+            f"{run} is not empty and holds no {FOLDER}/, so it is not a training run: choose a new or an empty folder"
+        )
+    (run / FOLDER).mkdir(parents=True, exist_ok=True)
+
+
+def check_same(run: Path, saved: dict[str, Any], now: dict[str, Any], free: set[str]) -> None:
+    """Raise :class:`InputError` listing what differs between the settings that ``run`` was saved with and today's.
+
+    Names in ``free`` (dotted, below ``config``) may differ; runs of two kinds differ in their kind alone.
+    """
+    before, after = (flat(json.loads(json.dumps(settings))) for settings in (saved, now))  # tuples become lists
+    differing = [
+        f"{name.removeprefix('config.')}: saved {before[name]}, now {after[name]}"
+        for name in sorted(before.keys() & after.keys())
+        if before[name] != after[name] and name.removeprefix("config.") not in free
+    ]
+    if differing:
+        listed = "\n  ".join(differing)
+        raise InputError(
+            f"{run} was trained with other settings:\n  {listed}\n"
+            "To go on with it, give the saved values; to train with the new ones, choose another run folder."
+        )
+
+
+# --- optimizer ----------------------------------------------------------------------------------------------------
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> Tensors:
+    """The moments of an optimizer over weights of ``module``, under ``<parameter>.<moment>``."""
+    names = {id(weight): name for name, weight in module.named_parameters()}
+    return {
+        f"{names[id(weight)]}.{moment}": value
+        for weight, moments in optimizer.state.items()
+        for moment, value in moments.items()
+    }
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Tensors) -> None:
+    """Put back what :func:`optimizer_tensors` gave, of several optimizers over parts of ``module`` perhaps. Learning
+    rate and decay stay what the optimizer was made with."""
+    names = {id(weight): name for name, weight in module.named_parameters()}
+    ordered = [weight for group in optimizer.param_groups for weight in group["params"]]
+    moments: dict[str, Tensors] = {}
+    for key, value in tensors.items():
+        name, moment = key.rsplit(".", 1)
+        moments.setdefault(name, {})[moment] = value
+    state = optimizer.state_dict()
+    state["state"] = {
+        i: {moment: laid_out_like(weight, value) for moment, value in moments[names[id(weight)]].items()}
+        for i, weight in enumerate(ordered)
+        if names[id(weight)] in moments
+    }
+    optimizer.load_state_dict(state)

@@ -1,0 +1,44 @@
+"""The moving average of a network's weights, in float32.
+
+The decay is a pure function of the number of steps done, so that nothing but the averaged weights has to be kept.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from flowreel.config import EMAConfig
+from flowreel.training.parallel import local
+
+
+def decay(config: EMAConfig, step: int) -> float:
+    """What is kept of the average at the update after ``step`` optimizer steps (1 or more), in [0, 1).
+
+    ``power``: ``1 - (1 + step)^-power``, at most ``config.decay``: the average covers a constant share of the run
+    however long it is, and forgets the start. ``none``: 0, the average is the weights themselves.
+    """
+    if config.kind == "none":
+        return 0.0
+    if config.kind == "fixed":
+        return config.decay
+    return min(config.decay, 1 - (1 + step) ** -config.power)
+
+
+class EMA:
+    """Holds ``module``, a float32 copy of a network in evaluation mode, and moves it after the network's weights."""
+
+    def __init__(self, module: nn.Module, config: EMAConfig) -> None:
+        self.config = config
+        self.module = copy.deepcopy(module).float().eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        """Move towards ``module``, which has had ``step`` optimizer steps. Buffers are copied."""
+        weights = [local(weight.detach()).float() for weight in module.parameters()]
+        own = [local(weight) for weight in self.module.parameters()]
+        torch._foreach_lerp_(own, weights, 1 - decay(self.config, step))
+        for mine, theirs in zip(self.module.buffers(), module.buffers(), strict=True):
+            mine.copy_(theirs)

@@ -1,0 +1,277 @@
+"""Training a flow: what :mod:`flowreel.training.loop` needs to know about latents, roles and pipelines.
+
+Everything random about sample ``n`` (noise, role, times, dropped labels) comes from generators seeded by the run's
+seed and ``n``: it depends neither on the batch nor on the process that the sample is in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+import signal
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from flowreel import models
+from flowreel.codec import Codec
+from flowreel.config import CodecConfig, ObjectiveConfig, PipelineConfig, TrainConfig, Trained, to_dict
+from flowreel.data.dataset import GlobalOrder, WindowDataset
+from flowreel.errors import InputError
+from flowreel.flow import objective
+from flowreel.flow.guidance import unheld
+from flowreel.flow.noise import SampleNoise, seeded
+from flowreel.flow.types import Latents, Times
+from flowreel.models.network import Label
+from flowreel.pipeline.loading import load
+from flowreel.pipeline.pipeline import Pipeline
+from flowreel.training import finetune
+from flowreel.training.loop import fit
+from flowreel.training.task import NOISE, ROLE, WEIGHTS, Batch, purpose_seed
+from flowreel.utils.reporting import Report
+
+VALIDATION_SEED = 0x56414C
+"""Of the noise, roles and times that a validation loss is measured with: the same for every run."""
+STEPS_PER_FRAME = 40
+"""Solver steps that a frame gets on its way through the window, as the exported folder's default; fewer, beside a
+lookahead."""
+
+
+def train(data: Path | str, run: Path | str, config: TrainConfig, report: Report = print) -> Path:
+    """Train a flow on the prepared folder ``data``; ``run`` becomes a checkpoint folder for :func:`flowreel.load`.
+
+    Running the same command again goes on from the last checkpoint; see :func:`flowreel.training.loop.fit`.
+    """
+    start = load(config.init, device="cpu") if config.init else None
+    if start is not None:
+        config = dataclasses.replace(config, model=start.config.model, init=str(Path(config.init)))
+    return fit(FlowTask(Path(data), config, report, start), Path(run), config, report)
+
+
+class FlowTask:
+    """Training a velocity network on the windows of a prepared folder.
+
+    Args:
+        config: its architecture is that of ``start``, if there is one.
+        start: where the weights and the scales of the latents come from, instead of from nothing.
+    """
+
+    players: tuple[str, ...] = ()
+
+    def __init__(self, data: Path, config: TrainConfig, report: Report, start: Pipeline | None = None) -> None:
+        self.config, self.folder = config, data
+        self.codec = start.codec if start is not None else None
+        if start is not None:
+            finetune.check_codec(start, data)
+        scales = start.config.codec if start is not None else None
+        self.dataset = WindowDataset(data, "train", config.data, config.seed, report, scales)
+        self.shapes = self.dataset.shape.streams
+        self.roles = {role: share for role, share in dataclasses.asdict(config.objective.roles).items() if share > 0}
+        if "audio" not in self.shapes:
+            self.roles = self._without_sound(report)
+        self._check_guidance(start, report)
+        torch.manual_seed(purpose_seed(config.seed, WEIGHTS, 0))
+        self.module = models.build(config.model, self.dataset.shape, len(self.dataset.classes), config.data.window)
+        self.module.gradient_checkpointing = config.checkpointing
+        if start is not None:
+            finetune.take_weights(self.module, start, self.dataset.classes, report)
+        self.averaged: nn.Module = self.module
+        self.micro_batch = config.batch // config.optim.accumulate
+        """Samples that go through the network together."""
+        self.held_out = self._held_out(scales, report)
+        facts = {name: self.dataset.index[name] for name in ("classes", "timing", "codec", "shape", "splits")}
+        if start is not None:
+            facts["scales"] = to_dict(start.config.codec)
+        self.data = {"index": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]}
+
+    def _without_sound(self, report: Report) -> dict[str, float]:
+        """The roles that a model of video alone can play; the others are left out, which is said."""
+        kept = {role: share for role, share in self.roles.items() if role in ("joint", "context")}
+        left_out = sorted(set(self.roles) - set(kept))
+        if not kept:
+            raise InputError(
+                f"{self.folder} has no sound, which objective.roles {', '.join(left_out)} need: "
+                "give joint or context a share above 0"
+            )
+        if left_out:
+            report(f"{self.folder} has no sound: the roles {', '.join(left_out)} are left out")
+        return kept
+
+    def _check_guidance(self, start: Pipeline | None, report: Report) -> None:
+        """What guidance leads away from must be there, and what ``start`` has learnt is not lost without a word."""
+        config, classes = self.config, self.dataset.classes
+        scale, given = scales = _guidance_scales(config.objective)
+        name, highest = ("guidance", scale) if scale >= given or not self._gives_whole else ("given_guidance", given)
+        if highest > 1 and classes and config.model.class_dropout == 0:
+            raise InputError(f"objective.{name} {highest:g} needs a null class: set model.class_dropout above 0")
+        if highest > 1 and not classes and not ("joint" in self.roles and self._gives_whole):
+            raise InputError(
+                f"objective.{name} {highest:g} needs something to guide by, and there are no classes: set it to 1, or "
+                "train joint beside audio_clean or video_clean"
+            )
+        if start is not None:
+            names, learnt = ("guidance", "guidance by what is given"), _guidance_scales(start.config.trained)
+            for what, before, to in zip(names, learnt, scales, strict=True):
+                if to != before > 1:
+                    report(f"the pipeline to start from has learnt {what} {before:g}, this run is led to {to:g}")
+
+    @property
+    def _gives_whole(self) -> bool:
+        """Whether some samples are given a whole stream."""
+        return bool(objective.WHOLE & set(self.roles))
+
+    def batches(self, start: int, rank: int, world: int) -> Iterator[Batch]:
+        config = self.config
+        order = GlobalOrder(config.batch, start, config.steps, rank, world, config.optim.accumulate)
+        self.micro_batch = order.micro_batch
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=order,
+            num_workers=config.data.workers,
+            worker_init_fn=_leave_signals_to_the_trainer,
+            pin_memory=torch.cuda.is_available(),
+        )
+        for positions, batch in zip(order, loader, strict=True):
+            yield {**batch, "position": torch.tensor(positions)}
+
+    def _held_out(self, scales: CodecConfig | None, report: Report) -> WindowDataset | None:
+        """The windows that a validation loss is over, if any clip of test/ is long enough."""
+        config = self.config
+        if not (config.validate and config.data.validation and self.dataset.index["splits"].get("test")):
+            return None
+        settings = dataclasses.replace(config.data, flip=0.0, cut=0.0, limit=0)
+        try:
+            return WindowDataset(self.folder, "test", settings, config.seed, None, scales)
+        except InputError as error:
+            report(f"no validation loss: {error}")
+            return None
+
+    def losses(self, module: nn.Module, batch: Batch, player: str = "") -> dict[str, Tensor]:  # noqa: ARG002
+        return self._losses(module, batch, self.config.seed, augment=True)
+
+    def _losses(self, module: nn.Module, batch: Batch, seed: int, augment: bool) -> dict[str, Tensor]:
+        """The losses of the samples at ``batch["position"]`` of the runs with ``seed``."""
+        settings, positions = self.config.objective, batch["position"].tolist()
+        data = {stream: batch[stream] for stream in self.shapes}
+        device, frames = data["video"].device, data["video"].shape[1]
+        noise = SampleNoise([purpose_seed(seed, NOISE, n) for n in positions], self.shapes, device)(frames)
+        generators = seeded([purpose_seed(seed, ROLE, n) for n in positions])
+        draw = partial(
+            objective.draw_times,
+            frames=frames,
+            streams=list(self.shapes),
+            shares=self.roles,
+            warmup=settings.warmup,
+            blocks=settings.blocks,
+            contexts=settings.contexts,
+            lookaheads=settings.lookaheads,
+            progress=settings.progress,
+        )
+        drawn = [draw(generator) for generator in generators]
+        t = {stream: torch.stack([times[stream] for times in drawn]).to(device) for stream in self.shapes}
+        if augment and settings.wear:
+            data = self._worn(data, t, generators)
+        label = batch["label"] if self.module.num_classes else None
+        if label is not None and augment:
+            label = self.module.drop_label(label, generators)
+        guidance = self._guidance(label, t)
+        weaker = partial(unheld, noise=noise) if "joint" in self.roles else None
+        counted = {stream: times > 0 for stream, times in t.items()}  # sampling has no use for what the lookahead does
+        return objective.losses(module, data, noise, t, label, settings.weight, guidance, weaker, counted)
+
+    def _guidance(self, label: Label, t: Times) -> Tensor | None:
+        """``objective.guidance`` or, given a whole stream, ``objective.given_guidance`` for the samples (B,) of which
+        no class was dropped, 1 for the others; nothing where it is 1 for all."""
+        scale, given = _guidance_scales(self.config.objective)
+        if scale == 1 and (given == 1 or not self._gives_whole):
+            return None
+        whole = torch.stack([(times == 1).all(1) for times in t.values()]).any(0)
+        labels = label.values() if isinstance(label, dict) else [] if label is None else [label]
+        known = torch.ones_like(whole)
+        for rows in labels:
+            known &= (rows != self.module.num_classes).reshape(len(known), -1).all(1)
+        return torch.where(known, torch.where(whole, given, scale), 1.0)
+
+    def _worn(self, data: Latents, t: Times, generators: list[torch.Generator]) -> Latents:
+        """The share ``objective.wear`` of the samples with worn frames."""
+        samples = [{k: v[i] for k, v in data.items()} for i in range(len(generators))]
+        for i, generator in enumerate(generators):
+            if float(torch.rand(1, generator=generator)) < self.config.objective.wear:
+                samples[i] = objective.worn(samples[i], {k: v[i] for k, v in t.items()}, generator)
+        return {k: torch.stack([sample[k] for sample in samples]) for k in data}
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        """The loss and its parts on windows of the test clips: always the same windows, noise, roles and times, with
+        their labels. Frames and noise are those of training's law, so the figures compare with training's: with
+        ``objective.guidance`` as far as the model has come in following its own guided velocity."""
+        if self.held_out is None:
+            return {}
+        device = next(module.parameters()).device
+        sums: dict[str, float] = {}
+        count = self.config.data.validation
+        for positions in torch.arange(count).split(self.micro_batch):
+            samples = [self.held_out.sample(n) for n in positions.tolist()]
+            batch = {name: torch.stack([torch.as_tensor(sample[name]) for sample in samples]) for name in samples[0]}
+            batch = {name: tensor.to(device) for name, tensor in {**batch, "position": positions}.items()}
+            for stream, loss in self._losses(module, batch, VALIDATION_SEED, augment=False).items():
+                sums[stream] = sums.get(stream, 0.0) + loss.item() * len(positions) / count
+        return {"loss": sum(sums.values()), **sums}
+
+    def preview(self, module: nn.Module, folder: Path, step: int) -> None:
+        pipeline = self._pipeline(module, step)
+        seconds = self.dataset.timing.seconds(self.config.data.window)
+        for number, label in enumerate(self.dataset.classes[:4] or (None, None)):
+            clip = pipeline.generate(label=label, seconds=seconds, seed=number)
+            name = f"{number}-{re.sub(r'[^A-Za-z0-9]+', '-', label)}" if label else str(number)
+            clip.save(folder / f"{name}.mp4")
+            clip.save(folder / f"{name}.png")
+
+    def export(self, module: nn.Module, folder: Path, step: int) -> None:
+        self._pipeline(module, step).save(folder, whole=False)
+
+    def _pipeline(self, module: nn.Module, step: int) -> Pipeline:
+        settings, window = self.config.objective, self.config.data.window
+        without = (0,) if set(self.roles) - {"context"} else ()
+        contexts = dict.fromkeys((*without, *(settings.contexts if "context" in self.roles else ())))
+        config = PipelineConfig(
+            model=self.config.model,
+            shape=self.dataset.shape,
+            timing=self.dataset.timing,
+            codec=self.dataset.codec_config,
+            classes=self.dataset.classes,
+            trained=Trained(
+                window,
+                settings.blocks,
+                tuple(contexts),
+                tuple(self.roles),
+                step,
+                cuts=self.config.data.cut > 0,
+                guidance=settings.guidance,
+                given_guidance=settings.given_guidance if self._gives_whole else None,
+                lookaheads=settings.lookaheads if self._gives_whole else (),
+            ),
+            steps=max(4, math.ceil(STEPS_PER_FRAME * min(settings.blocks) / window)),
+        )
+        device = next(module.parameters()).device
+        timing = self.dataset.timing
+        codec = self.codec.at(timing) if self.codec is not None else Codec.load(self.folder / "codec", timing)
+        return Pipeline(module, codec.to(device), config)
+
+
+def _guidance_scales(settings: ObjectiveConfig | Trained) -> tuple[float, float]:
+    """Of samples that are made from nothing, and of those that are given a whole stream."""
+    scale = settings.guidance
+    return scale, scale if settings.given_guidance is None else settings.given_guidance
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:  # noqa: ARG001
+    """Whoever ends a job tells its whole process group; the trainer then ends its workers when it has saved."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

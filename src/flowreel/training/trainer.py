@@ -1,0 +1,314 @@
+"""What one process of a training run holds and does: a step, a checkpoint, a look at the averaged weights.
+
+Knows: how gradients become a step and a run becomes files. Does not know: when (``loop.py``), what is trained
+(``task.py``), how a network is spread over processes (``parallel.py``).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from flowreel.config import LoopConfig, OptimConfig, from_dict, to_dict
+from flowreel.errors import InputError, require
+from flowreel.training import checkpoint, parallel
+from flowreel.training.checkpoint import Checkpoint
+from flowreel.training.ema import EMA
+from flowreel.training.optim import optimizers
+from flowreel.training.parallel import Parallel
+from flowreel.training.signals import Stop
+from flowreel.training.task import NETWORK, Batch, Task, purpose_seed
+from flowreel.utils.reporting import Report, silent
+from flowreel.utils.threads import flush_denormals
+
+MOST_SKIPPED = 20
+"""With ``nonfinite`` "skip": after so many skipped turns running, training stops: it will not recover."""
+
+# Settings that may change when a run goes on: they alter its length, what is shown, or the rounding alone.
+FREE = {
+    "steps",
+    "log",
+    "save",
+    "keep",
+    "preview",
+    "validate",
+    "nonfinite",
+    "sharding",
+    "tracker",
+    "compile",
+    "checkpointing",
+    "data.workers",
+    "data.validation",
+    "optim.accumulate",
+}
+
+
+class Session:
+    """What one process holds while it trains: the network, its average, the optimizers, and its place among the others.
+
+    ``lead`` is True in the one process that writes; ``report`` says nothing in the others.
+    """
+
+    def __init__(self, task: Task, run: Path, config: LoopConfig, report: Report) -> None:
+        self.machine = parallel.machine()
+        self.rank, self.world = self.machine.process_index, self.machine.num_processes
+        if config.batch % (self.world * config.optim.accumulate):
+            raise InputError(
+                f"batch {config.batch} can't be shared evenly among {self.world} process(es) with optim.accumulate "
+                f"{config.optim.accumulate}: choose a multiple of {self.world * config.optim.accumulate}"
+            )
+        self.lead = self.machine.is_main_process
+        self.report = report if self.lead else silent
+        self.task, self.run, self.config = task, run, config
+        if self.machine.device.type == "cpu":
+            flush_denormals()
+        sharded = config.sharding == "fsdp"
+        if sharded and task.players:
+            raise InputError("sharding 'fsdp' is for flows: what this trains fits into every process, leave it at none")
+        if sharded and config.optim.kind == "muon":
+            raise InputError("optim.kind muon needs whole matrices: use adamw with sharding 'fsdp'")
+        if sharded and self.world == 1:
+            raise InputError(
+                "sharding 'fsdp' spreads a network over several processes, but there is one: start it with torchrun "
+                "--nproc_per_node N -m flowreel train ..., or leave --sharding at none"
+            )
+        checkpoint.claim(run)
+        self.ema = EMA(task.averaged, config.ema)
+        self.ema.module.to(self.machine.device)
+        self.blueprint = copy.deepcopy(self.ema.module).to("meta") if sharded else None
+        self.network = Parallel(
+            self.machine, task.module, "shards" if sharded else "players" if task.players else "copies"
+        )
+        if sharded:
+            parallel.shard(self.ema.module, self.machine)
+        if config.compile:
+            task.module.compile()
+        self.turns = {name: Turn.of(task.module, name, config.optim) for name in task.players or ("",)}
+        self.batches: Iterator[Batch] = iter(())
+        self.skipped = 0
+
+    def resume(self) -> tuple[int, float, bool]:
+        """Take up the newest checkpoint, and clear away what a killed process left half written.
+
+        Returns its step and the seconds of training so far, or zeros, and whether all that is to be seen of this step
+        was made, see :meth:`mark_shown`.
+        """
+        saved = checkpoint.latest(self.run, self.report)
+        step, seconds, shown, current = 0, 0.0, True, True
+        if saved is not None:
+            before = saved.settings
+            if before["run"] == type(self.config).__name__:  # options that were added since have their defaults
+                before["config"] = to_dict(from_dict(type(self.config), before["config"], "saved settings"))
+            checkpoint.check_same(self.run, before, self._settings(), FREE)
+            parallel.spread(self.task.module, saved.model)
+            parallel.spread(self.ema.module, saved.ema)
+            for turn in self.turns.values():
+                for optimizer in turn.optimizers:
+                    checkpoint.load_optimizer(optimizer, self.task.module, saved.optimizer)
+            step, seconds = saved.step, saved.seconds
+            current, shown = checkpoint.exported(self.run) == step, checkpoint.shown(self.run) == step
+        self.machine.wait_for_everyone()  # all have looked before one writes
+        if self.lead:
+            checkpoint.clear_leftovers(self.run, step, self.config.keep)
+        if not current:  # stopped between the checkpoint and its export
+            self.export(step)
+        if 0 < step < self.config.steps:
+            self.report(f"going on from step {step} in {self.run}")
+        self.batches = self.task.batches(step, self.rank, self.world)
+        return step, seconds, shown
+
+    def step(self, step: int, lr: float, stop: Stop) -> dict[str, float]:
+        """The optimizer step after ``step`` of them. Returns the loss, its parts and the norm of the gradient."""
+        batches = [self._next_batch(step) for _ in range(self.config.optim.accumulate)]
+        numbers: dict[str, float] = {}
+        norms: list[float] = []
+        for name, turn in self.turns.items():
+            if len(self.turns) > 1:
+                turn.take(self.turns.values())
+            losses, norm = self._gradients(turn, name, batches, step, stop)
+            if not losses:
+                continue
+            if not self._check_finite(step, {**losses, "grad_norm": norm}, batches):
+                return {}  # nor do those whose turn is after it
+            for optimizer in turn.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                optimizer.step()
+            numbers |= losses
+            norms.append(norm)
+        self.skipped = 0
+        self.ema.update(self.task.averaged, step + 1)
+        return {"loss": sum(numbers.values()), **numbers, "grad_norm": math.hypot(*norms)}
+
+    def _next_batch(self, step: int) -> Batch:
+        batch = next(self.batches)
+        moved = {name: tensor.to(self.machine.device, non_blocking=True) for name, tensor in batch.items()}
+        return {**moved, "clip": batch["clip"], "step": torch.tensor(step)}
+
+    def _gradients(
+        self, turn: Turn, name: str, batches: list[Batch], step: int, stop: Stop
+    ) -> tuple[dict[str, float], float]:
+        """Leave the gradients of the whole batch in the weights of ``turn``, clipped. Returns the losses and the norm
+        of the gradient over all processes, or no losses where this one sits out."""
+        config, machine, parts = self.config, self.machine, len(batches)
+        for optimizer in turn.optimizers:
+            optimizer.zero_grad()
+        sums: dict[str, Tensor] = {}
+        for part, batch in enumerate(batches):
+            # For stochastic depth, which draws from the global generator; fetching the batch may have drawn from it.
+            torch.manual_seed(purpose_seed(config.seed, NETWORK, (step * self.world + self.rank) * parts + part))
+            with self.network.accumulating(last=part == parts - 1):
+                with self._arithmetic():
+                    losses = self.task.losses(self.network.call, batch, name)
+                if not losses:
+                    return {}, 0.0
+                machine.backward(torch.stack(list(losses.values())).sum() / parts)
+            for kind, value in losses.items():
+                sums[kind] = sums.get(kind, 0) + value.detach().float() / parts
+        self.network.exchange(turn.weights)
+        norm = parallel.whole(nn.utils.clip_grad_norm_(turn.weights, config.optim.clip or math.inf))
+        own = torch.stack([*sums.values(), norm.float(), norm.new_tensor(float(stop.asked))])
+        *means, norm_value, asked = machine.reduce(own, reduction="mean").tolist()
+        stop.agreed = asked > 0
+        return dict(zip(sums, means, strict=True)), norm_value
+
+    def _check_finite(self, step: int, numbers: dict[str, float], batches: list[Batch]) -> bool:
+        """Whether the step can be done; if not, and settings don't say to skip it, :class:`InputError`. All processes
+        see the same numbers, so all do the same."""
+        if all(math.isfinite(value) for value in numbers.values()):
+            return True
+        clips = [clip for batch in batches for clip in batch["clip"].tolist()]
+        everyone = sorted(set(require("accelerate.utils", "train").gather_object(clips)))
+        wrong = f"{', '.join(f'{name} is {value:g}' for name, value in numbers.items())}"
+        listed = f"Clips in its batch: {', '.join(map(str, everyone))}."
+        self.skipped += 1
+        if self.config.nonfinite == "skip" and self.skipped <= MOST_SKIPPED:
+            self.report(f"WARNING: step {step + 1} was skipped: {wrong}. {listed}")
+            return False
+        saved = checkpoint.steps(self.run)
+        good = str(self.run / checkpoint.FOLDER / str(saved[-1])) if saved else "none, nothing was saved yet"
+        often = f" {self.skipped} times running" if self.skipped > 1 else ""
+        raise InputError(
+            f"step {step + 1} can't be done{often}: {wrong}.\n{listed} The last good checkpoint: {good}.\n"
+            "Look at these clips, start another run with a lower optim.lr, optim.clip 1 or precision float32, or go on "
+            "with --nonfinite skip."
+        )
+
+    def averaged(self) -> nn.Module | None:
+        """The whole network with the averaged weights, in the process that leads. All have to call it."""
+        if self.blueprint is None:
+            return self.ema.module if self.lead else None
+        state = parallel.gathered(self.ema.module.state_dict(), self.lead)
+        if not self.lead:
+            return None
+        module = copy.deepcopy(self.blueprint).to_empty(device=self.machine.device)
+        module.load_state_dict(state)
+        return module.eval().requires_grad_(False)
+
+    def save(self, step: int, seconds: float) -> None:
+        """Write the checkpoint of ``step``, then the files that are made from it."""
+        moments: dict[str, Tensor] = {}
+        for turn in self.turns.values():
+            for optimizer in turn.optimizers:
+                moments |= checkpoint.optimizer_tensors(optimizer, self.task.module)
+        states = (self.task.module.state_dict(), self.ema.module.state_dict(), moments)
+        weights, average, optimizer = (parallel.gathered(state, self.lead) for state in states)
+        if self.lead:
+            state = Checkpoint(step, weights, average, optimizer, self._settings(), seconds)
+            try:
+                checkpoint.save(self.run, state, self.config.keep)
+            except (OSError, SafetensorError) as error:
+                raise self._unwritten(f"checkpoint of step {step}", error) from error
+        self.export(step)
+
+    def export(self, step: int) -> None:
+        """Replace the files in the root of the run, one by one."""
+        module = self.averaged()
+        if module is None:
+            return
+        try:
+            with checkpoint.replacing(self.run) as aside:
+                self.task.export(module, aside, step)
+            checkpoint.mark_exported(self.run, step)
+        except (OSError, SafetensorError) as error:
+            raise self._unwritten(f"pipeline of step {step}", error) from error
+
+    def validate(self) -> dict[str, float]:
+        """What the task measures; nothing in the processes that don't lead."""
+        module = self.averaged()
+        if module is None:
+            return {}
+        with torch.no_grad(), self._arithmetic():
+            return self.task.validate(module)
+
+    def preview(self, step: int) -> None:
+        """Let the task show itself in ``RUN/previews/<step>/``; what can't be shown is no reason to stop."""
+        module = self.averaged()
+        if module is None:
+            return
+        try:
+            with checkpoint.replacing_folder(self.run / checkpoint.PREVIEWS / str(step)) as aside, torch.no_grad():
+                self.task.preview(module, aside, step)
+        except (InputError, OSError) as error:
+            self.report(f"WARNING: no preview at step {step}: {error}")
+
+    def mark_shown(self, step: int) -> None:
+        """Note that the saved ``step`` was validated, drawn and previewed, as far as that was due: a run that goes on
+        from it need not do so again."""
+        if self.lead:
+            try:
+                checkpoint.mark_shown(self.run, step)
+            except OSError as error:
+                raise self._unwritten(f"note of step {step}", error) from error
+
+    def agree(self, stop: Stop) -> None:
+        """Let all processes know whether one of them was told to stop."""
+        asked = torch.tensor(float(stop.asked), device=self.machine.device)
+        stop.agreed = self.machine.reduce(asked, reduction="sum").item() > 0
+
+    def close(self) -> None:
+        """End the processes that read the data. Left to the interpreter's end, that would wait for them for ever."""
+        if isinstance(self.batches, Generator):
+            self.batches.close()
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        bfloat16 = self.config.precision == "bfloat16"
+        return torch.autocast(self.machine.device.type, torch.bfloat16, enabled=bfloat16)
+
+    def _unwritten(self, what: str, error: Exception) -> InputError:
+        saved = checkpoint.steps(self.run)
+        kept = f"step {saved[-1]} is safe in {self.run / checkpoint.FOLDER}" if saved else "nothing was saved before"
+        return InputError(
+            f"the {what} could not be written: {error}.\n{kept}. Make room, then the same command goes on from there."
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        return {"run": type(self.config).__name__, "config": to_dict(self.config), "data": self.task.data}
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one player trains: its weights and their optimizers."""
+
+    weights: list[nn.Parameter]
+    optimizers: list[torch.optim.Optimizer]
+
+    @classmethod
+    def of(cls, module: nn.Module, name: str, config: OptimConfig) -> Turn:
+        player = module.get_submodule(name)
+        return cls([weight for weight in player.parameters() if weight.requires_grad], optimizers(player, config))
+
+    def take(self, all_turns: Iterable[Turn]) -> None:
+        """Let gradients go to these weights alone."""
+        for turn in all_turns:
+            for weight in turn.weights:
+                weight.requires_grad_(turn is self)

@@ -1,0 +1,26 @@
+"""The procedural world: clips whose events are known exactly, rendered from a seed.
+
+``scenes`` says what happens, ``canvas`` draws, ``render`` makes clips and ``export`` writes folders of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flowreel.utils.lazy import attributes
+
+if TYPE_CHECKING:
+    from flowreel.world.render import World, render
+    from flowreel.world.scenes import CLASSES, Event
+
+__all__ = ["CLASSES", "Event", "World", "render"]
+
+__getattr__ = attributes(
+    __name__,
+    {
+        "World": "flowreel.world.render",
+        "render": "flowreel.world.render",
+        "CLASSES": "flowreel.world.scenes",
+        "Event": "flowreel.world.scenes",
+    },
+)
