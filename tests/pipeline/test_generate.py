@@ -66,7 +66,7 @@ def same_clips(one: Path, other: Path) -> None:
             assert np.abs(a.frames.astype(int) - b.frames).max() <= 6, name  # a rounding step, through H.264
             assert (a.audio is None) == (b.audio is None)
             if a.audio is not None and b.audio is not None:  # Griffin-Lim's phases make rounding larger
-                assert np.corrcoef(spectrum(a.audio), spectrum(b.audio))[0, 1] > 0.99, name
+                assert np.corrcoef(spectrum(a.audio), spectrum(b.audio))[0, 1] > 0.95, name
 
 
 def spectrum(audio: np.ndarray) -> np.ndarray:
