@@ -34,10 +34,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 import flowreel
-from flowreel.config import read_json
 from flowreel.media import Clip
 from flowreel.serve.live_stream import Fragment, Roll, Wish
-from flowreel.training.checkpoint import write_json
+from flowreel.utils.files import read_json, write_json
 
 Figures = dict[str, Any]
 PATIENCE = 120

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from flowreel.cli import prepare
 from flowreel.codec import Codec
 from flowreel.config import (
     FORMAT_VERSION,
@@ -26,10 +27,10 @@ from flowreel.config import (
     to_dict,
 )
 from flowreel.data.dataset import GlobalOrder, WindowDataset
-from flowreel.data.prepare import find_clips, prepare
 from flowreel.data.shards import ShardWriter
+from flowreel.data.sources import find_clips
 from flowreel.media import Clip
-from flowreel.training.checkpoint import write_json
+from flowreel.utils.files import write_json
 from speed_rows import Row, seconds
 
 CPU = torch.device("cpu")

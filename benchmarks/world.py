@@ -23,14 +23,13 @@ from typing import Any
 import numpy as np
 
 import flowreel
-from flowreel.config import read_json
 from flowreel.flow.noise import sample_seed
 from flowreel.media import Clip, Writer
 from flowreel.metrics import Events, Found, classify, compare, events_of, floor, match, pooled, sound_events
 from flowreel.metrics.drift import measured
 from flowreel.pipeline.conditioning import each
-from flowreel.training.checkpoint import write_json
 from flowreel.utils import runtime as machine
+from flowreel.utils.files import read_json, write_json
 from flowreel.world.render import CLASSES, World
 
 SEED = 20_000

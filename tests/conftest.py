@@ -45,12 +45,12 @@ def _no_lines_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
 def plain_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """``loss.png`` holds the numbers as text: drawing them takes most of the time of a small run."""
 
-    from flowreel.training import checkpoint
     from flowreel.training import logger as journal
+    from flowreel.utils import files
 
     def draw(curve: Path, folder: Path) -> None:
         numbers = [journal.read_curve(folder / name) for name in (curve.name, journal.VALIDATION)]
-        with checkpoint.replacing(folder) as aside:
+        with files.replacing(folder) as aside:
             (aside / journal.PICTURE).write_text(repr(numbers))
 
     monkeypatch.setattr(journal, "draw", draw)

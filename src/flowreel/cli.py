@@ -65,8 +65,9 @@ def prepare(clips: str, out: str, config: PrepareConfig | None = None, report: R
     R-FLAV.
     """
     from flowreel.data.prepare import prepare as run
+    from flowreel.training.autoencoder import fit_for_prepare
 
-    return run(Path(clips), Path(out), config or PrepareConfig(), report)
+    return run(Path(clips), Path(out), config or PrepareConfig(), report, fit_for_prepare)
 
 
 def train(data: str, run: str, config: TrainConfig | None = None, report: Report = _print) -> Path:
@@ -111,7 +112,7 @@ def serve(pipe: str = "world", config: ServeConfig | None = None, report: Report
     PIPE is what generate takes; without it the pipeline that comes with flowreel. Open the address that is said.
     /stream.mp4 there is the same for a player, /openapi.json what programs can ask for.
     """
-    from flowreel.serve import serve as run
+    from flowreel.serve.server import serve as run
 
     run(pipe, config or ServeConfig(), report)
 

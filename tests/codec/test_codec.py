@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from flowreel.codec import Codec, StreamDecoder, TinyAutoencoder, codec, mel
+from flowreel.codec.hifigan import HiFiGAN, VocoderConfig
 from flowreel.codec.sinusoids import SinusoidalVocoder, SinusoidsConfig
-from flowreel.codec.vocoder import GriffinLim, HiFiGAN, VocoderConfig
+from flowreel.codec.vocoder import GriffinLim
 from flowreel.config import AudioCodecConfig, CodecConfig, MelConfig, Timing, VideoCodecConfig, to_dict
 from flowreel.errors import InputError
 from flowreel.media import Clip

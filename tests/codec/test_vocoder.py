@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flowreel.codec import mel
 from flowreel.codec.griffin_lim import Blocks
-from flowreel.codec.vocoder import GriffinLim, HiFiGAN, StreamingVocoder, VocoderConfig, load
+from flowreel.codec.hifigan import HiFiGAN, VocoderConfig
+from flowreel.codec.vocoder import GriffinLim, StreamingVocoder, load
 from flowreel.config import MelConfig
 from flowreel.errors import InputError
 from tests.conftest import GOLDEN, close

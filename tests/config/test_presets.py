@@ -10,7 +10,7 @@ import torch
 from flowreel.config import LatentShape, TrainConfig, from_dict, to_dict
 from flowreel.config.presets import AUTOENCODERS, PRESETS, RFLAV_AUDIO_SCALES, SIZES, model, preset
 from flowreel.errors import InputError
-from flowreel.flow.objective import draw_times
+from flowreel.flow.roles import draw_times
 from flowreel.models import build
 
 

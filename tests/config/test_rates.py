@@ -13,7 +13,7 @@ from flowreel.config import Timing, to_dict
 from flowreel.config.rates import exact_rate
 from flowreel.errors import InputError
 from flowreel.media import Clip
-from flowreel.media.clip import samples_for
+from flowreel.media.timing import samples_for
 from tests.filming import even_times, make
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from flowreel.codec import Codec, mel
-from flowreel.codec.vocoder import HiFiGAN, VocoderConfig
+from flowreel.codec.hifigan import HiFiGAN, VocoderConfig
 from flowreel.config import DataConfig, MelConfig, PrepareConfig
 from flowreel.data import latent_import as legacy
 from flowreel.data.dataset import WindowDataset

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from flowreel.cli import prepare
 from flowreel.codec import Codec, mel
 from flowreel.config import AudioCodecConfig, CodecConfig, DataConfig, PrepareConfig, Timing, VideoCodecConfig
 from flowreel.data.dataset import WindowDataset
-from flowreel.data.prepare import find_clips, prepare
 from flowreel.data.shards import ShardWriter, open_shard
+from flowreel.data.sources import find_clips
 from flowreel.data.statistics import Moments
 from flowreel.errors import InputError
 from flowreel.media import Clip

@@ -22,8 +22,8 @@ import torch
 
 from flowreel import cli
 from flowreel.codec import Codec
+from flowreel.codec.hifigan import HiFiGAN, VocoderConfig
 from flowreel.codec.sinusoids import SinusoidalVocoder, SinusoidsConfig
-from flowreel.codec.vocoder import HiFiGAN, VocoderConfig
 from flowreel.config import AudioCodecConfig, CodecTrainConfig, DataConfig, PrepareConfig
 from flowreel.data import encode as encoding
 from flowreel.data import prepare as prepare_module

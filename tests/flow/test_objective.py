@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowreel.flow.objective import EDGE, ROLES, draw_times, logit_normal_density, losses, worn
+from flowreel.flow.degradation import worn
+from flowreel.flow.objective import logit_normal_density, losses
+from flowreel.flow.roles import EDGE, ROLES, draw_times
 from flowreel.flow.types import Latents, Times, per_frame
 
 BOTH = ("video", "audio")

@@ -35,8 +35,8 @@ from flowreel.flow.guidance import classifier_free
 from flowreel.flow.noise import SampleNoise
 from flowreel.flow.sampling import stream
 from flowreel.flow.types import Latents
-from flowreel.training import checkpoint
 from flowreel.training.flow import train
+from flowreel.utils import files
 
 C, SIDE, M, F = 2, 2, 4, 2
 HALF, WINDOW, CONTEXT, CLIPS, FRAMES = 3, 10, 4, 60, 24
@@ -86,7 +86,7 @@ def prepared(folder: Path) -> Path:
         "splits": {"train": [record["entry"] for record in writer.records], "test": []},
         "skipped": [],
     }
-    checkpoint.write_json(folder / "index.json", index)
+    files.write_json(folder / "index.json", index)
     return folder
 
 

@@ -10,8 +10,8 @@ import av
 import numpy as np
 import pytest
 
+from flowreel.cli import prepare
 from flowreel.config import PrepareConfig
-from flowreel.data.prepare import prepare
 from flowreel.errors import InputError
 from flowreel.media import read_sound
 from flowreel.media.downmix import downmix

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from flowreel.models import layers
+from flowreel.models import layers, positions
 
 Table = Callable[..., object]
 
@@ -15,7 +15,7 @@ Table = Callable[..., object]
 def put_rope_table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Table], None]]:
     def put(table: Table) -> None:
         monkeypatch.setattr(layers, "rope_table", table)
-        layers.clock.cache_clear()
+        positions.clock.cache_clear()
 
     yield put
-    layers.clock.cache_clear()
+    positions.clock.cache_clear()

@@ -14,7 +14,7 @@ from flowreel.config import LatentShape, ModelConfig
 from flowreel.config.presets import SIZES
 from flowreel.config.presets import model as published
 from flowreel.errors import InputError
-from flowreel.models import Network, build, layers
+from flowreel.models import Network, build, positions
 from tests.conftest import close
 
 from .small import CLASSES, SHAPE, VIDEO, WINDOW, flav, inputs, labels
@@ -200,7 +200,7 @@ def test_rotary_positions_take_any_window_rate_and_size() -> None:
 @torch.no_grad()
 def test_rotary_positions_are_relative(put_rope_table: Callable[..., None]) -> None:
     model, (x, t) = flav(positions="rope"), inputs()
-    before, table = model(x, t, labels()), layers.rope_table
+    before, table = model(x, t, labels()), positions.rope_table
     put_rope_table(lambda seconds, size: table(seconds + 11.7, size))
     for k, v in model(x, t, labels()).items():
         close(v, before[k], 2e-5)
@@ -210,7 +210,7 @@ def test_rotary_positions_are_relative(put_rope_table: Callable[..., None]) -> N
 
 @torch.no_grad()
 def test_streams_share_one_clock(put_rope_table: Callable[..., None]) -> None:
-    asked, table = list[Tensor](), layers.rope_table
+    asked, table = list[Tensor](), positions.rope_table
     put_rope_table(lambda seconds, size: (asked.append(seconds), table(seconds, size))[1])
     model, (x, t) = flav(positions="rope"), inputs()
     for fps in (10.0, 20.0):

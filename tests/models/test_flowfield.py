@@ -13,7 +13,7 @@ from flowreel.config import ModelConfig
 from flowreel.config.presets import SIZES
 from flowreel.config.presets import model as published
 from flowreel.errors import InputError
-from flowreel.models import build, layers
+from flowreel.models import build, positions
 from tests.conftest import close
 
 from .small import CLASSES, SHAPE, VIDEO, WINDOW, flowfield, inputs, labels
@@ -60,8 +60,8 @@ def test_any_length(positions: str) -> None:
 @torch.no_grad()
 def test_sizes_other_than_the_trained() -> None:
     x, t = inputs(replace(VIDEO, height=6, width=10))
-    for positions in ("sincos", "rope"):
-        assert flowfield(positions=positions)(x, t)["video"].shape == x["video"].shape
+    for kind in ("sincos", "rope"):
+        assert flowfield(positions=kind)(x, t)["video"].shape == x["video"].shape
     with pytest.raises(InputError, match="learned positions for"):
         flowfield(positions="learned")(x, t)
     with pytest.raises(InputError, match="4 x 5"):
@@ -81,7 +81,7 @@ def test_frames_see_each_other_by_temporal_attention_alone(temporal: bool) -> No
 
 @torch.no_grad()
 def test_rotary_positions_are_relative_and_in_seconds(put_rope_table: Callable[..., None]) -> None:
-    model, (x, t), table = flowfield(positions="rope"), inputs(VIDEO), layers.rope_table
+    model, (x, t), table = flowfield(positions="rope"), inputs(VIDEO), positions.rope_table
     before = model(x, t)["video"]
     put_rope_table(lambda seconds, size: table(seconds + 3.3, size))
     close(model(x, t)["video"], before, 2e-5)

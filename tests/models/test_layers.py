@@ -19,12 +19,9 @@ from flowreel.models.layers import (
     TimeEmbed,
     chunk,
     modulate,
-    rope_table,
-    rotate,
-    sincos_2d,
-    sinusoid,
     unpatchify,
 )
+from flowreel.models.positions import rope_table, rotate, sincos_2d, sinusoid
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -17,8 +17,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from flowreel.config import ServeConfig
 from flowreel.pipeline.pipeline import Pipeline
-from flowreel.serve import make_server, run
 from flowreel.serve.live_stream import Wish
+from flowreel.serve.server import make_server, run
 from flowreel.serve.sessions import Studio
 
 

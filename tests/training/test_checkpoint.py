@@ -15,6 +15,7 @@ from flowreel.errors import InputError
 from flowreel.training import checkpoint
 from flowreel.training.checkpoint import Checkpoint
 from flowreel.training.optim import optimizers
+from flowreel.utils import files
 from tests.kills import content, states
 
 
@@ -145,11 +146,11 @@ def test_replacing_changes_files_one_by_one_or_none(tmp_path: Path):
     (tmp_path / "kept").write_text("old")
     (tmp_path / "codec").mkdir()
     (tmp_path / "codec" / "a").write_text("old")
-    with contextlib.suppress(RuntimeError), checkpoint.replacing(tmp_path) as aside:
+    with contextlib.suppress(RuntimeError), files.replacing(tmp_path) as aside:
         (aside / "kept").write_text("half")
         raise RuntimeError
     assert (tmp_path / "kept").read_text() == "old"
-    with checkpoint.replacing(tmp_path) as aside:
+    with files.replacing(tmp_path) as aside:
         (aside / "codec").mkdir()
         (aside / "codec" / "a").write_text("new")
         (aside / "b").write_text("new")
@@ -161,7 +162,7 @@ def test_replacing_changes_files_one_by_one_or_none(tmp_path: Path):
 
 
 def _export(folder: Path, files: dict[str, str]) -> None:
-    with checkpoint.replacing(folder) as aside:
+    with files.replacing(folder) as aside:
         for name, text in files.items():
             (aside / name).parent.mkdir(exist_ok=True)
             (aside / name).write_text(text)
@@ -206,13 +207,13 @@ def test_undoing_touches_nothing_outside_the_folder(tmp_path: Path):
     (tmp_path / "out").mkdir()
     (tmp_path / "precious").write_text("mine")
     names = ["../precious", str(tmp_path / "precious")]
-    checkpoint.write_json(tmp_path / "out" / checkpoint.MOVES, {"new": True, "files": names})
-    checkpoint.undo(tmp_path / "out")
+    files.write_json(tmp_path / "out" / files.MOVES, {"new": True, "files": names})
+    files.undo(tmp_path / "out")
     assert content(tmp_path) == {"out": None, "precious": b"mine"}
 
 
 def test_write_json_leaves_one_file(tmp_path: Path):
-    checkpoint.write_json(tmp_path / "a.json", {"name": "é"})
+    files.write_json(tmp_path / "a.json", {"name": "é"})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"name": "é"}
     assert len(list(tmp_path.iterdir())) == 1
 

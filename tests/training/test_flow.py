@@ -37,6 +37,7 @@ from flowreel.errors import InputError
 from flowreel.flow import objective
 from flowreel.training import checkpoint
 from flowreel.training.flow import FlowTask, train
+from flowreel.utils import files
 from tests.runs import check_shown_again, same
 
 pytest.importorskip("accelerate")
@@ -80,7 +81,7 @@ def prepared(
         },
         "skipped": [],
     }
-    checkpoint.write_json(folder / "index.json", index)
+    files.write_json(folder / "index.json", index)
     return folder
 
 

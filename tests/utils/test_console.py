@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from flowreel.config import json_text, read_json
 from flowreel.utils import console
+from flowreel.utils.files import json_text, read_json
 from flowreel.utils.reporting import say
 
 FULL = Path("/dev/full")

@@ -2,8 +2,9 @@
 
 from flowreel.codec.autoencoder import VideoAutoencoder
 from flowreel.codec.codec import Codec, StreamDecoder
+from flowreel.codec.hifigan import HiFiGAN
 from flowreel.codec.tiny import TinyAutoencoder
-from flowreel.codec.vocoder import GriffinLim, HiFiGAN, StreamingVocoder
+from flowreel.codec.vocoder import GriffinLim, StreamingVocoder
 
 __all__ = [
     "Codec",

@@ -22,11 +22,11 @@ from flowreel.codec import mel
 from flowreel.codec.autoencoder import VideoAutoencoder
 from flowreel.codec.decoder import StreamDecoder
 from flowreel.codec.vocoder import GriffinLim, load_for
-from flowreel.config import AudioCodecConfig, CodecConfig, Timing, from_dict, read_json, to_dict
+from flowreel.config import AudioCodecConfig, CodecConfig, Timing, from_dict, to_dict
 from flowreel.errors import InputError
 from flowreel.flow.types import Latents
 from flowreel.media import Clip
-from flowreel.training.checkpoint import write_json
+from flowreel.utils.files import read_json, write_json
 
 AUTOENCODER, VOCODER = "autoencoder", "vocoder"
 _CHUNK = 32  # frames that decoding a whole clip takes at once

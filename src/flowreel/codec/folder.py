@@ -11,9 +11,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from flowreel.config import read_json
 from flowreel.errors import InputError
-from flowreel.training.checkpoint import write_json
+from flowreel.utils.files import read_json, write_json
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from flowreel.codec import folder as weights
 from flowreel.config import VideoCodecConfig
 from flowreel.errors import InputError
-from flowreel.training.checkpoint import load_tensors
+from flowreel.utils.tensors import load_tensors
 
 _GROUPS = 8
 _LOGVAR_RANGE = (-30.0, 2.0)

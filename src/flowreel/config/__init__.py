@@ -4,7 +4,7 @@ Knows: what can be chosen, its defaults, and which combinations are impossible. 
 The named sizes of the published systems and the presets are in ``presets.py``.
 """
 
-from flowreel.config.base import check_scale, flat, from_dict, json_text, read_json, to_dict
+from flowreel.config.base import check_scale, flat, from_dict, to_dict
 from flowreel.config.commands import (
     ConvertConfig,
     GenerateConfig,
@@ -72,7 +72,5 @@ __all__ = [
     "check_scale",
     "flat",
     "from_dict",
-    "json_text",
-    "read_json",
     "to_dict",
 ]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import typing
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any, TypeVar
 
 from flowreel.errors import InputError
@@ -74,19 +72,3 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if options and isinstance(value, dict):
         return from_dict(options[0], value, where)  # type: ignore[arg-type]
     return tuple(value) if isinstance(value, list) else value
-
-
-def json_text(values: dict[str, Any]) -> bytes:
-    """A JSON object as UTF-8; names of files that are no UTF-8 keep their bytes as escapes that JSON reads back."""
-    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, or say what is wrong with the file."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} holds a {type(values).__name__}, not an object")
-    return values

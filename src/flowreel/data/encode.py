@@ -7,32 +7,29 @@ Shapes: T frames, C channels, H W rows and columns of latents, S audio samples, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from flowreel.codec import Codec, mel
+from flowreel.codec.registry import codec_folder, named_codec
 from flowreel.codec.vocoder import Vocoder, load_for
 from flowreel.config import (
     AudioCodecConfig,
     CodecConfig,
-    CodecTrainConfig,
     MelConfig,
     PrepareConfig,
     Timing,
     VideoCodecConfig,
-    VideoKind,
-    read_json,
 )
 from flowreel.config.clocks import has_whole_steps, mel_for
-from flowreel.config.presets import AUTOENCODERS
-from flowreel.data.shards import CODEC, MIRRORED, Record
+from flowreel.data.shards import MIRRORED, Record
 from flowreel.data.sources import Source
 from flowreel.data.staging import Parts
 from flowreel.data.statistics import Moments
@@ -40,12 +37,12 @@ from flowreel.data.workers import Beat, Work
 from flowreel.errors import InputError
 from flowreel.flow.noise import seeded
 from flowreel.media import Clip, iterate
-from flowreel.training import checkpoint
 from flowreel.utils.distributed import Processes, device
 from flowreel.utils.reporting import Report
 
-KINDS = tuple(kind for kind in get_args(VideoKind) if kind != "tiny")
-"""The classes of diffusers that can be a codec."""
+FitCodec: TypeAlias = Callable[[Path, Path, PrepareConfig, Report, Processes | None, bool], Path]
+"""Fits an autoencoder on clips, and gives its folder: called with the clips, that folder, the settings of prepare, the
+processes that share the work, and whether a finished fit in the folder is to be kept."""
 
 
 def choose_codec(
@@ -57,10 +54,11 @@ def choose_codec(
     *,
     keep: bool = False,
     processes: Processes | None = None,
+    fit_codec: FitCodec | None = None,
 ) -> Codec:
-    """The codec that ``config.codec`` names; where it names none, the small autoencoder is fitted on ``clips`` in the
-    folder ``training`` by all ``processes``, unless ``keep`` says that what was fitted there is to be kept. Its clocks
-    are ``timing``, its scales not measured yet; its vocoder is the one that ``config.vocoder`` names, or its own.
+    """The codec that ``config.codec`` names; where it names none, ``fit_codec`` fits one on ``clips`` in the folder
+    ``training`` by all ``processes``; with ``keep``, a finished fit there is taken as it is. Its clocks are ``timing``,
+    its scales not measured yet; its vocoder is the one that ``config.vocoder`` names, or its own.
 
     Raises :class:`InputError` for a codec or a vocoder that is not there or can't be used, and for a size that is no
     multiple of its factor.
@@ -70,7 +68,9 @@ def choose_codec(
         _check_size(config, given.video.factor)
     else:
         _check_size(config, VideoCodecConfig().factor)
-        folder = training if keep and _is_fitted(training, config) else _fit(clips, training, config, report, processes)
+        if fit_codec is None:
+            raise InputError("no codec was given: give a folder of flowreel train-codec, or a hub id, as --codec")
+        folder = fit_codec(clips, training, config, report, processes, keep)
         given = Codec.load(folder).config
     fit = "crop" if config.fit == "random" else config.fit
     video = replace(given.video, posterior=config.posterior, fit=fit)
@@ -90,95 +90,6 @@ def with_sound_settings(config: PrepareConfig) -> PrepareConfig:
     known = known or AudioCodecConfig()
     peak = known.peak if config.peak is None else config.peak
     return replace(config, peak=peak, channel=config.channel or known.channel, mel=mel)
-
-
-def named_codec(name: str) -> tuple[CodecConfig, Path | None]:
-    """Settings and, where the weights are our own, folder of a codec: a known hub id, a folder of a codec or of a
-    pipeline, or another hub id."""
-    if name in AUTOENCODERS:
-        return CodecConfig(AUTOENCODERS[name]), None
-    folder = codec_folder(name)
-    if folder is None:
-        return CodecConfig(_diffusers(name, read_json(_from_hub(name)))), None
-    if (folder / "config.json").is_file() and "_class_name" in (values := read_json(folder / "config.json")):
-        return CodecConfig(_diffusers(str(folder.resolve()), values)), None
-    return Codec.load(folder).config, folder
-
-
-def codec_folder(name: str) -> Path | None:
-    """The folder that holds the codec ``name``, if that is the path of a folder: itself, or ``codec/`` in a pipeline's
-    or in a prepared one."""
-    folder = Path(name)
-    if not name or name in AUTOENCODERS or not folder.is_dir():
-        return None
-    return folder / CODEC if (folder / CODEC / "config.json").is_file() else folder
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(name, "config.json"))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(
-            f"codec {name!r} is neither a folder nor an autoencoder that the hub gives: {str(error).splitlines()[0]}"
-        ) from error
-
-
-def _diffusers(source: str, values: dict[str, Any]) -> VideoCodecConfig:
-    """The settings of a diffusers autoencoder, with the shift and scale that it was published with."""
-    kind: Any = values.get("_class_name")
-    if kind not in KINDS:
-        raise InputError(f"{source} is of the class {kind}, which is no codec here: known are {', '.join(KINDS)}")
-    levels = values.get("encoder_block_out_channels") or values["block_out_channels"]
-    return VideoCodecConfig(
-        kind=kind,
-        source=source,
-        channels=values["latent_channels"],
-        factor=2 ** (len(levels) - 1),
-        shift=(float(values.get("shift_factor") or 0),),
-        scale=(float(values.get("scaling_factor") or 1),),
-    )
-
-
-def _is_fitted(training: Path, config: PrepareConfig) -> bool:
-    """Whether fitting in ``training`` went to its end, and to its last export."""
-    steps = checkpoint.steps(training)
-    return bool(steps) and steps[-1] >= config.codec_steps and checkpoint.exported(training) == steps[-1]
-
-
-def _fit(
-    clips: Path, training: Path, config: PrepareConfig, report: Report, processes: Processes | None = None
-) -> Path:
-    from flowreel.training.autoencoder import train_codec
-
-    settings = CodecTrainConfig(
-        steps=config.codec_steps,
-        size=min(config.height_width),
-        fps=config.fps,
-        fit="crop" if config.fit == "random" else config.fit,
-        seed=config.seed,
-    )
-    world = processes.world if processes is not None else 1
-    if settings.batch % world:
-        shares = [str(n) for n in range(1, settings.batch + 1) if settings.batch % n == 0]
-        raise InputError(
-            f"no codec was given, and {world} processes can't share the batch of {settings.batch} that one is fitted "
-            f"with: start {' or '.join(shares)}, or fit one before with flowreel train-codec and give it with --codec"
-        )
-    report("no codec was given: fitting the small autoencoder on the clips first (--codec takes a finished one)")
-    try:
-        train_codec(clips, training, settings, report)
-    except InputError as error:
-        if not checkpoint.steps(training):
-            raise
-        raise InputError(
-            f"{error}\nThis is the autoencoder that was being fitted: delete {training} to begin anew."
-        ) from error
-    if processes is not None:
-        processes.wait()  # the last export is one process's
-    return training
 
 
 def _vocoder(config: PrepareConfig, timing: Timing) -> Vocoder | None:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from flowreel.codec import Codec
+from flowreel.codec.registry import CODEC
 from flowreel.config import FORMAT_VERSION, CodecConfig, LatentShape, to_dict
-from flowreel.data.shards import CODEC, INDEX, MIRRORED, Record, naming, read_index
+from flowreel.data.shards import INDEX, MIRRORED, Record, read_index
 from flowreel.data.statistics import Moments
-from flowreel.training.checkpoint import replacing, sync, write_json
+from flowreel.utils.files import naming, replacing, sync, write_json
 from flowreel.utils.reporting import Report
 
 

@@ -24,18 +24,17 @@ import torch
 from torch import Tensor
 
 from flowreel.codec import Codec, mel
+from flowreel.codec.registry import autoencoder_for, named_codec
 from flowreel.codec.vocoder import load_for
 from flowreel.config import AudioCodecConfig, CodecConfig, PrepareConfig, Timing, VideoCodecConfig, to_dict
 from flowreel.config.classnames import class_name
-from flowreel.data.encode import named_codec
 from flowreel.data.index import amount, finish
 from flowreel.data.latent_stores import LMDB_FILE, Part, UnusableError, entries, find_parts, is_store, metadata
 from flowreel.data.plan import SETTINGS
 from flowreel.data.shards import INDEX, SPLITS, Record, ShardWriter, read_index, shard_files
 from flowreel.data.statistics import Moments
 from flowreel.errors import InputError
-from flowreel.pipeline.published import autoencoder_for
-from flowreel.training.checkpoint import write_json
+from flowreel.utils.files import write_json
 from flowreel.utils.reporting import Clock, Report
 from flowreel.utils.resume import check_unchanged
 from flowreel.utils.tensors import load_pickle_bytes

@@ -15,16 +15,15 @@ from typing import Any
 
 from flowreel.codec import Codec
 from flowreel.codec.codec import VOCODER
-from flowreel.config import PrepareConfig, read_json, to_dict
-from flowreel.data.encode import codec_folder
+from flowreel.codec.registry import TRAINING, codec_folder
+from flowreel.config import PrepareConfig, to_dict
 from flowreel.data.shards import INDEX, Record, open_shard, read_index, read_shards
 from flowreel.data.sources import Skipped, Source, digest_of_ends, find_clips
 from flowreel.data.staging import Parts
 from flowreel.errors import InputError
 from flowreel.media.audio import is_surround
 from flowreel.media.downmix import DOWNMIX
-from flowreel.training.checkpoint import FOLDER as TRAINING
-from flowreel.training.checkpoint import write_json
+from flowreel.utils.files import read_json, write_json
 from flowreel.utils.reporting import Report
 from flowreel.utils.resume import check_unchanged
 

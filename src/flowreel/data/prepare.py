@@ -15,17 +15,17 @@ from typing import Any
 from flowreel.codec import Codec
 from flowreel.config import PrepareConfig, Timing
 from flowreel.config.clocks import timing_with_sound
-from flowreel.data.encode import choose_codec, encode_parts, with_sound_settings
+from flowreel.data.encode import FitCodec, choose_codec, encode_parts, with_sound_settings
 from flowreel.data.index import amount, finish
 from flowreel.data.plan import SETTINGS, Plan, check_settings, make_plan, settings_of, stamp_of
 from flowreel.data.progress import Progress
-from flowreel.data.shards import SPLITS, ShardWriter, naming, read_index
+from flowreel.data.shards import SPLITS, ShardWriter, read_index
 from flowreel.data.sources import Skipped, Source, find_clips, look_into, usable
 from flowreel.data.staging import Packer, Parts
 from flowreel.data.workers import Lost, Pool
 from flowreel.errors import InputError
-from flowreel.training.checkpoint import write_json
 from flowreel.utils.distributed import Processes, together
+from flowreel.utils.files import naming, write_json
 from flowreel.utils.locking import held
 from flowreel.utils.reporting import Clock, Report, silent
 
@@ -37,7 +37,9 @@ CODEC_TRAINING = "codec-training"
 _MANY_FILES, _FEW_CLIPS, _SHORT_SECONDS = 64, 4, 60.0
 
 
-def prepare(clips: Path | str, out: Path | str, config: PrepareConfig, report: Report) -> dict[str, Any]:
+def prepare(
+    clips: Path | str, out: Path | str, config: PrepareConfig, report: Report, fit_codec: FitCodec | None = None
+) -> dict[str, Any]:
     """Encode the folder ``clips`` (see :func:`find_clips`) into the folder ``out``, and return its index.
 
     Frames stream through in chunks of ``config.batch``, clips go to ``config.workers`` processes and, under torchrun,
@@ -47,6 +49,7 @@ def prepare(clips: Path | str, out: Path | str, config: PrepareConfig, report: R
     are skipped, each told to ``report`` with the reason and listed in ``index["skipped"]``, and tried again by the next
     run. A clip outside class folders, or of a class that only test has, gets the null class ``len(index["classes"])``.
     A folder of latents as the published systems stored them is imported (see :mod:`flowreel.data.latent_import`).
+    Where ``config.codec`` names no codec, ``fit_codec`` makes one.
 
     Model latents are ``(stored - shift) * scale`` with the mean and inverse standard deviation over train: per channel
     of the video latents, and of all numbers of the log-mel (mapped to [-1, 1]).
@@ -69,7 +72,7 @@ def prepare(clips: Path | str, out: Path | str, config: PrepareConfig, report: R
                 return read_index(out)
             config = with_sound_settings(config)
             with Pool(config.workers) as pool:
-                return _Preparation(clips, out, config, report, processes, pool).run()
+                return _Preparation(clips, out, config, report, processes, pool, fit_codec).run()
 
 
 class _GivenUpError(Exception):
@@ -80,10 +83,17 @@ class _Preparation:
     """One process's share of the work. The one that leads also packs the shards and writes the index."""
 
     def __init__(
-        self, clips: Path, out: Path, config: PrepareConfig, report: Report, processes: Processes, pool: Pool
+        self,
+        clips: Path,
+        out: Path,
+        config: PrepareConfig,
+        report: Report,
+        processes: Processes,
+        pool: Pool,
+        fit_codec: FitCodec | None,
     ) -> None:
         self.clips, self.out, self.config, self.report = clips, out, config, report
-        self.processes, self.pool = processes, pool
+        self.processes, self.pool, self.fit_codec = processes, pool, fit_codec
         self.settings = settings_of(config)
         self.skipped = Skipped(report)
 
@@ -141,7 +151,14 @@ class _Preparation:
         self.config = replace(self.config, fps=timing.fps)
         training = self.out / CODEC_TRAINING
         codec = choose_codec(
-            self.clips, training, self.config, timing, self.report, keep=keep, processes=self.processes
+            self.clips,
+            training,
+            self.config,
+            timing,
+            self.report,
+            keep=keep,
+            processes=self.processes,
+            fit_codec=self.fit_codec,
         )
         _ = codec.video.module  # what is wrong with it is told here, and what comes from a hub is there for the workers
         return codec

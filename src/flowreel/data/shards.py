@@ -11,8 +11,6 @@ preparation goes on from its finished shards. While it is made, ``.parts/`` hold
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import re
 from collections.abc import Iterator
@@ -23,12 +21,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flowreel.config import FORMAT_VERSION, read_json
+from flowreel.config import FORMAT_VERSION
 from flowreel.errors import InputError
-from flowreel.training.checkpoint import make_readable, sync
+from flowreel.utils.files import make_readable, naming, read_json, sync
 
 INDEX = "index.json"
-CODEC = "codec"
 PARTS = ".parts"
 SPLITS = ("train", "test")
 
@@ -104,19 +101,6 @@ def write(path: Path, tensors: dict[str, Tensor], stamp: str, records: list[Reco
         make_readable(temporary)
         sync(temporary)
         temporary.replace(path)
-
-
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Errors of writing that don't say which file they are about say ``path``."""
-    try:
-        yield
-    except SafetensorError as error:
-        raise OSError(errno.EIO, f"can't be written: {error}", str(path)) from error
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 class ShardWriter:

@@ -16,11 +16,10 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from flowreel.config import read_json
-from flowreel.data.shards import PARTS, Record, ShardWriter, made_of, naming, write
+from flowreel.data.shards import PARTS, Record, ShardWriter, made_of, write
 from flowreel.data.sources import Skipped, Source
 from flowreel.errors import InputError
-from flowreel.training.checkpoint import write_json
+from flowreel.utils.files import naming, read_json, write_json
 
 
 class Parts:

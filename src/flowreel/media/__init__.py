@@ -14,10 +14,11 @@ from flowreel.utils.lazy import attributes
 
 if TYPE_CHECKING:
     from flowreel.media.audio import read_sound
-    from flowreel.media.clip import Clip, samples_for
+    from flowreel.media.clip import Clip
     from flowreel.media.figures import contact_sheet, spectrogram, stack_pictures, with_sound_below
     from flowreel.media.reader import MediaInfo, iterate, probe
     from flowreel.media.resize import Fit, resize_frames
+    from flowreel.media.timing import samples_for
     from flowreel.media.writer import Writer
 
 __all__ = [

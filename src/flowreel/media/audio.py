@@ -16,9 +16,10 @@ import numpy as np
 
 from flowreel.errors import InputError
 from flowreel.media import webp
-from flowreel.media.clip import Channel, check_sample_rate
+from flowreel.media.clip import Channel
 from flowreel.media.demux import audio_stream, check_file, decoded, explained, started
 from flowreel.media.downmix import downmix
+from flowreel.media.timing import check_sample_rate
 
 SLACK = Fraction(5, 1000)  # seconds that timestamps may be off before samples are cut or silence is put in
 _PLANES = 8  # AV_NUM_DATA_POINTERS

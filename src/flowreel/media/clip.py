@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,16 +14,12 @@ import numpy as np
 
 from flowreel.config.rates import exact_rate
 from flowreel.errors import InputError
+from flowreel.media.timing import check_sample_rate, samples_for
 
 if TYPE_CHECKING:
     from flowreel.media.resize import Fit
 
 Channel = Literal["mean", "first"]
-
-
-def samples_for(frames: int, fps: Real | float, sample_rate: int) -> int:
-    """Audio samples that ``frames`` frames last, to the nearest whole sample."""
-    return round(frames * int(sample_rate) / exact_rate(fps))
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,12 +135,6 @@ class Clip:
         frames = np.concatenate([part.frames for part in parts])
         audio = None if first.audio is None else np.concatenate([p.audio for p in parts if p.audio is not None])
         return cls(frames, audio, first.fps, first.sample_rate, first.label)
-
-
-def check_sample_rate(rate: int) -> None:
-    """InputError unless ``rate`` is a whole number of Hz that sound can have."""
-    if not isinstance(rate, (int, np.integer)) or isinstance(rate, bool) or not 1 <= rate <= 768_000:
-        raise InputError(f"sample_rate must be a whole number of Hz from 1 to 768000, not {rate!r}")
 
 
 def _describe(value: object) -> str:

@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from flowreel.errors import InputError
-from flowreel.media.clip import Clip, check_sample_rate
-from flowreel.media.writer import write_complete
+from flowreel.media.clip import Clip
+from flowreel.media.timing import check_sample_rate
+from flowreel.utils.files import write_complete
 
 _FLOOR_DB, _CEILING_DB = -90.0, -10.0  # of a full-scale tone
 _LOWEST_HZ = 60.0

@@ -21,7 +21,8 @@ from flowreel.config.rates import exact_rate
 from flowreel.errors import InputError
 from flowreel.media import webp
 from flowreel.media.audio import Sound
-from flowreel.media.clip import Channel, Clip, check_sample_rate, samples_for
+from flowreel.media.clip import Channel, Clip
+from flowreel.media.color import Converter, placing_of
 from flowreel.media.containers import is_several
 from flowreel.media.deinterlace import whole_pictures
 from flowreel.media.demux import (
@@ -39,7 +40,7 @@ from flowreel.media.demux import (
     video_stream,
 )
 from flowreel.media.resize import Fit, Resizer
-from flowreel.media.rgb import Converter, placing_of
+from flowreel.media.timing import check_sample_rate, samples_for
 
 _STATED = Fraction(1, 1000)  # seconds that a stated frame rate may be off by
 _SLOWEST = 60  # seconds that pictures may last on average where no sound goes on as long

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import uuid
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +16,9 @@ from PIL import Image
 from flowreel.config.rates import exact_rate
 from flowreel.errors import InputError
 from flowreel.media.audio import SLACK, place
-from flowreel.media.clip import Clip, check_sample_rate, samples_for
+from flowreel.media.clip import Clip
+from flowreel.media.timing import check_sample_rate, samples_for
+from flowreel.utils.files import Target
 
 _BT709 = 1  # AVCOL_SPC_BT709 and its primaries and transfer: the same number in each of FFmpeg's lists
 _LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG
@@ -41,40 +42,6 @@ FORMATS = {
     ".webp": _Format("webp", "libwebp_anim", "", "bgra", {"loop": "0"}),
     ".wav": _Format("wav", "", "pcm_s16le"),
 }
-
-
-class Target:
-    """A file that appears under its name only when it is complete: it is made as ``temporary``, beside it, and then
-    either kept or discarded. Folders on the way to it are made."""
-
-    def __init__(self, path: Path) -> None:
-        if path.is_dir():
-            raise InputError(f"{path} is a folder: give the name of a file to write")
-        self.path = path
-        self.temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{path} can't be written: {error.strerror}: {error.filename}") from error
-
-    def keep(self) -> None:
-        self.temporary.replace(self.path)
-
-    def discard(self) -> None:
-        self.temporary.unlink(missing_ok=True)
-
-
-def write_complete(path: Path, data: bytes) -> Path:
-    """Write ``data`` to ``path`` as a whole or not at all."""
-    target = Target(path)
-    try:
-        target.temporary.write_bytes(data)
-        target.keep()
-    except OSError as error:
-        raise InputError(f"{path} can't be written: {error.strerror}") from error
-    finally:
-        target.discard()
-    return path
 
 
 class Writer:

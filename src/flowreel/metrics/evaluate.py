@@ -16,12 +16,12 @@ from typing import Any
 from flowreel.config import SynchronyConfig
 from flowreel.errors import InputError
 from flowreel.media import iterate, probe
-from flowreel.media.writer import write_complete
 from flowreel.metrics.classifier import classify
 from flowreel.metrics.drift import windows
 from flowreel.metrics.events import Found
 from flowreel.metrics.synchrony import TOLERANCE, Events, Synchrony, compare, events_of, floor, pooled
 from flowreel.metrics.tracking import small
+from flowreel.utils.files import write_complete
 from flowreel.utils.reporting import Progress, Report
 from flowreel.world.export import has_events, read_events
 from flowreel.world.scenes import CLASSES, Event

@@ -5,7 +5,8 @@ from __future__ import annotations
 from flowreel.config import LatentShape, ModelConfig
 from flowreel.models.flav import FLAV
 from flowreel.models.flowfield import FlowField
-from flowreel.models.network import Network, Remembered
+from flowreel.models.network import Network
+from flowreel.models.plan_cache import Remembered
 
 __all__ = ["FLAV", "FlowField", "Network", "Remembered", "build"]
 

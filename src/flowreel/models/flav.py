@@ -25,13 +25,11 @@ from flowreel.models.layers import (
     SelfAttention,
     TimeEmbed,
     chunk,
-    clock,
     modulate,
-    patch_places,
-    sinusoid,
     unpatchify,
 )
 from flowreel.models.network import Label, Network, init_linear, init_zero
+from flowreel.models.positions import clock, patch_places, sinusoid
 
 AXES = {"video": ("space", "time"), "audio": ("all",)}
 """What each stream attends over, in order."""

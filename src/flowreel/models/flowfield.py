@@ -26,14 +26,11 @@ from flowreel.models.layers import (
     SelfAttention,
     TimeEmbed,
     chunk,
-    clock,
     modulate,
-    patch_places,
-    sincos_2d,
-    sinusoid,
     unpatchify,
 )
 from flowreel.models.network import Label, Network, init_zero
+from flowreel.models.positions import clock, patch_places, sincos_2d, sinusoid
 
 
 class SpaceTimeBlock(nn.Module):

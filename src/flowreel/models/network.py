@@ -7,7 +7,6 @@ A stream that rolls walks the same few times turn after turn, so :class:`Remembe
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -116,34 +115,6 @@ class Network(nn.Module):
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return torch.utils.checkpoint.checkpoint(block, *args, use_reentrant=False)
         return block(*args)
-
-
-class Remembered:
-    """A network that keeps the plans of the last ``entries`` distinct (times, label) pairs.
-
-    For sampling with fixed weights on the CPU, where reading the key costs nothing; on other devices every call is
-    passed through. Same outputs, to the bit.
-    """
-
-    def __init__(self, model: Network, entries: int) -> None:
-        self.model = model
-        self.num_classes = model.num_classes
-        self.entries = entries
-        self._plans: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
-
-    def __call__(self, x: Latents, t: Times, label: Label = None) -> Latents:
-        labels = label if isinstance(label, dict) else {"": label}
-        named = [*sorted(t.items()), *sorted(labels.items())]
-        if any(v is not None and v.device.type != "cpu" for _, v in named) or torch.is_grad_enabled():
-            return self.model(x, t, label)
-        self.model._check(x)
-        key = tuple((k, None if v is None else (*v.shape, v.numpy().tobytes())) for k, v in named)
-        if key not in self._plans:
-            self._plans[key] = self.model.plan(t, label)
-            if len(self._plans) > self.entries:
-                self._plans.popitem(last=False)
-        self._plans.move_to_end(key)
-        return self.model.run(x, self._plans[key])
 
 
 def init_linear(module: nn.Module) -> None:

@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 
 from flowreel.codec import Codec
 from flowreel.codec.vocoder import load as load_vocoder
-from flowreel.config import FORMAT_VERSION, ConvertConfig, PipelineConfig, from_dict, read_json
+from flowreel.config import FORMAT_VERSION, ConvertConfig, PipelineConfig, from_dict
 from flowreel.errors import InputError
 from flowreel.models import build
 from flowreel.pipeline.pipeline import Pipeline
 from flowreel.pipeline.published import Published, plain, read_published
 from flowreel.pipeline.resolve import check_guidance
-from flowreel.training.checkpoint import undo
+from flowreel.utils.files import read_json, undo
 from flowreel.utils.locking import contents, held
 from flowreel.utils.reporting import Report, say
 
@@ -152,7 +152,7 @@ def _adjusted(pipeline: Pipeline, audio_scale: float | None, autoencoder: str | 
             raise InputError("audio_scale was given, but this model makes no sound")
         codec = replace(codec, audio=replace(codec.audio, scale=audio_scale))
     if autoencoder is not None:
-        from flowreel.data.encode import named_codec  # and all of preparing with it
+        from flowreel.codec.registry import named_codec
 
         named, folder = named_codec(autoencoder)
         video = named.video

@@ -20,11 +20,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from flowreel.config import GenerateConfig, PipelineConfig, from_dict, json_text, to_dict
+from flowreel.config import GenerateConfig, PipelineConfig, from_dict, to_dict
 from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed
 from flowreel.pipeline.pipeline import Pipeline
 from flowreel.utils.distributed import place
+from flowreel.utils.files import json_text
 from flowreel.utils.resume import check_unchanged
 
 NOTE = "generation.json"
@@ -181,7 +182,7 @@ class Folder:
 
     def note(self) -> None:
         """Write the note, before the first file. Every process writes the same."""
-        from flowreel.media.writer import write_complete
+        from flowreel.utils.files import write_complete
 
         write_complete(self._note, json_text(self._identity))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from flowreel.codec import Codec
 from flowreel.config import PipelineConfig, to_dict
@@ -26,9 +26,10 @@ from flowreel.pipeline.conditioning import Given, Media, give
 from flowreel.pipeline.published import plain
 from flowreel.pipeline.resolve import Settings, class_index, makes_clips, resolve
 from flowreel.pipeline.stream import Generation
-from flowreel.training.checkpoint import replacing, write_json
+from flowreel.utils.files import replacing, write_json
 from flowreel.utils.locking import held
 from flowreel.utils.reporting import Progress
+from flowreel.utils.tensors import _halve
 from flowreel.utils.threads import flush_denormals
 
 DEFAULT_SECONDS = 4.0
@@ -287,14 +288,3 @@ class Pipeline:
             return None
         (generator,) = seeded([sample_seed(seed, _LABELS)])
         return self.classes[int(torch.randint(len(self.classes), (1,), generator=generator))]
-
-
-def _halve(path: Path) -> None:
-    """Store the floating-point tensors of ``path`` as float16, but for those that reach beyond it."""
-    halved = {}
-    for name, tensor in load_file(path).items():
-        half = tensor.half() if tensor.is_floating_point() else tensor
-        halved[name] = half if half.isfinite().all() else tensor
-    smaller = path.with_suffix(".half")
-    save_file(halved, smaller, {"format": "pt"})
-    smaller.replace(path)

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from flowreel.codec.registry import autoencoder_for
 from flowreel.codec.vocoder import kind_of
 from flowreel.config import (
     AudioCodecConfig,
@@ -27,12 +28,11 @@ from flowreel.config import (
     PipelineConfig,
     Timing,
     Trained,
-    VideoCodecConfig,
-    read_json,
 )
-from flowreel.config.presets import AUTOENCODERS, RFLAV_AUDIO_SCALES, SIZES
+from flowreel.config.presets import RFLAV_AUDIO_SCALES, SIZES
 from flowreel.errors import InputError
-from flowreel.models.layers import sincos_2d
+from flowreel.models.positions import sincos_2d
+from flowreel.utils.files import read_json
 from flowreel.utils.tensors import (
     DAMAGED,
     described,
@@ -346,12 +346,6 @@ def read_generativeflow(path: Path, content: Any) -> Published:
 
 
 # --- both ---------------------------------------------------------------------------------------------------------
-
-
-def autoencoder_for(channels: int, variant: str = "ema") -> VideoCodecConfig:
-    """The published autoencoder with that many latent channels; an unnamed one where none has."""
-    names = {4: f"stabilityai/sd-vae-ft-{variant}", 32: "mit-han-lab/dc-ae-f32c32-sana-1.0-diffusers"}
-    return AUTOENCODERS.get(names.get(channels, ""), VideoCodecConfig(kind="AutoencoderKL", channels=channels))
 
 
 def _count_blocks(where: str | Path, state: Mapping[str, Tensor]) -> int:

@@ -29,7 +29,7 @@ PASSED_ON = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR")
 AT_ONCE = 4
 """Uploads that are taken at a time, of which one is read while the others wait: live viewers need the processors."""
 START = (
-    "import os; getattr(os, 'nice', int)(10); from flowreel.serve import decode_worker as w; raise SystemExit(w.main())"
+    "import os; getattr(os, 'nice', int)(10); from flowreel.serve.decode_worker import main; raise SystemExit(main())"
 )
 """What the process that reads does: leave others the processors, from its first moment on."""
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from flowreel.codec import Codec, TinyAutoencoder
 from flowreel.codec.autoencoder import from_unit, to_unit
-from flowreel.config import AudioCodecConfig, CodecConfig, CodecTrainConfig, Timing, VideoCodecConfig
+from flowreel.config import AudioCodecConfig, CodecConfig, CodecTrainConfig, PrepareConfig, Timing, VideoCodecConfig
 from flowreel.config.clocks import mel_for, timing_with_sound
 from flowreel.data.dataset import GlobalOrder
 from flowreel.data.sources import Source, find_clips, probed
@@ -31,10 +31,12 @@ from flowreel.data.subsample import shares, spread
 from flowreel.errors import InputError
 from flowreel.flow.noise import seeded
 from flowreel.media import iterate, stack_pictures
+from flowreel.training import checkpoint
 from flowreel.training import discriminators as adversaries
 from flowreel.training.discriminators import PatchJudge
 from flowreel.training.loop import fit
 from flowreel.training.task import NOISE, ROLE, WEIGHTS, Batch, device_of, purpose_seed
+from flowreel.utils.distributed import Processes
 from flowreel.utils.reporting import Report
 
 JUDGED, SHOWN, MEASURED = 64, 8, 512
@@ -204,6 +206,58 @@ def psnr(again: Tensor, frames: Tensor) -> float:
     """The peak signal-to-noise ratio in dB of uint8 frames, from the squared error over all of them."""
     error = (again.float() - frames.float()).square().mean().item()
     return 10 * math.log10(255**2 / max(error, 1e-9))
+
+
+# --- for flowreel prepare ---
+
+
+def is_fitted(training: Path, config: PrepareConfig) -> bool:
+    """Whether fitting in ``training`` went to its end, and to its last export."""
+    steps = checkpoint.steps(training)
+    return bool(steps) and steps[-1] >= config.codec_steps and checkpoint.exported(training) == steps[-1]
+
+
+def fit_for_prepare(
+    clips: Path, training: Path, config: PrepareConfig, report: Report, processes: Processes | None, keep: bool
+) -> Path:
+    """Fit the autoencoder for ``flowreel prepare`` where no codec was given, with what that command was told.
+
+    Args:
+        training: the folder that it is fitted in, and that is returned.
+        processes: those that share the work; None for this one alone.
+        keep: take a finished fit in ``training`` as it is.
+
+    Raises:
+        InputError: the processes can't share a batch, or the fit can't go on.
+    """
+    if keep and is_fitted(training, config):
+        return training
+    settings = CodecTrainConfig(
+        steps=config.codec_steps,
+        size=min(config.height_width),
+        fps=config.fps,
+        fit="crop" if config.fit == "random" else config.fit,
+        seed=config.seed,
+    )
+    world = processes.world if processes is not None else 1
+    if settings.batch % world:
+        shares = [str(n) for n in range(1, settings.batch + 1) if settings.batch % n == 0]
+        raise InputError(
+            f"no codec was given, and {world} processes can't share the batch of {settings.batch} that one is fitted "
+            f"with: start {' or '.join(shares)}, or fit one before with flowreel train-codec and give it with --codec"
+        )
+    report("no codec was given: fitting the small autoencoder on the clips first (--codec takes a finished one)")
+    try:
+        train_codec(clips, training, settings, report)
+    except InputError as error:
+        if not checkpoint.steps(training):
+            raise
+        raise InputError(
+            f"{error}\nThis is the autoencoder that was being fitted: delete {training} to begin anew."
+        ) from error
+    if processes is not None:
+        processes.wait()  # the last export is one process's
+    return training
 
 
 # --- frames -------------------------------------------------------------------------------------------------------

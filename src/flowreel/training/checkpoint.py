@@ -11,32 +11,27 @@ other files. There is no random state and no learning rate: both are pure functi
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import nn
 
-from flowreel.config import FORMAT_VERSION, flat, json_text, read_json
+from flowreel.codec.registry import TRAINING
+from flowreel.config import FORMAT_VERSION, flat
 from flowreel.errors import InputError
 from flowreel.training.parallel import laid_out_like
+from flowreel.utils.files import make_readable, read_json, replacing_folder, undo, write_json
 from flowreel.utils.locking import contents
-from flowreel.utils.tensors import plain_name
+from flowreel.utils.tensors import Tensors, load_tensors, plain_name
 
-FOLDER, PREVIEWS = "training", "previews"
+FOLDER, PREVIEWS = TRAINING, "previews"
 STATE = "state.json"
 EXPORTED = "exported.json"
-ASIDE, MOVES = ".tmp-export", ".tmp-moves.json"
-"""Where an export is written, and the note of the files that are being moved from there to their places."""
-
-Tensors = dict[str, Tensor]
 
 
 @dataclass
@@ -97,78 +92,6 @@ def _prune(run: Path, newest: int, keep: int) -> None:
         shutil.rmtree(run / FOLDER / str(step))
 
 
-@contextmanager
-def replacing_folder(final: Path) -> Iterator[Path]:
-    """An empty folder beside ``final``; afterwards it is ``final``, in the place of what was there before.
-
-    It is synced to the disk and then renamed, so ``final`` is always whole. If the block raises, ``final`` stays.
-    """
-    aside = final.with_name(f".tmp-{final.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        yield aside
-        for path in (*sorted(aside.rglob("*")), aside):
-            sync(path)
-        if final.exists():
-            shutil.rmtree(final)
-        aside.rename(final)
-        sync(final.parent)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-
-
-@contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """An empty folder beside ``folder``'s files; what is written there replaces them afterwards, file by file.
-
-    Each file appears whole or not at all. Files that aren't written anew stay, and so does everything if the block
-    raises. What is left of a block whose process was killed is cleared away first, see :func:`undo`.
-    """
-    undo(folder)
-    aside, new = folder / ASIDE, not contents(folder)
-    aside.mkdir(parents=True)
-    try:
-        yield aside
-        files = sorted(path for path in aside.rglob("*") if path.is_file())
-        names = [path.relative_to(aside).as_posix() for path in files]
-        for path in files:
-            sync(path)
-            make_readable(path)
-        write_json(folder / MOVES, {"new": new, "files": names})
-        sync(folder)
-        for path, name in zip(files, names, strict=True):
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
-            sync(target.parent)
-        shutil.rmtree(aside)
-        (folder / MOVES).unlink()  # from now on the block is done
-    finally:
-        undo(folder)
-
-
-def undo(folder: Path) -> None:
-    """Clear away what a block of :func:`replacing` left in ``folder`` when its process was killed.
-
-    Of a folder that was empty before, the files that were in their places already are removed too. So that process must
-    be gone: whoever calls this holds the folder's lock.
-    """
-    moves: dict[str, Any] = read_json(folder / MOVES) if (folder / MOVES).is_file() else {"new": False}
-    for name in moves["files"] if moves["new"] else ():
-        if not {"..", os.sep} & set(Path(name).parts):
-            (folder / name).unlink(missing_ok=True)
-            for parent in (folder / name).parents:
-                if not parent.is_relative_to(folder / Path(name).parts[0]):
-                    break
-                with suppress(OSError):  # it is not there, or not empty yet
-                    parent.rmdir()
-    shutil.rmtree(folder / ASIDE, ignore_errors=True)
-    for note in (_unfinished(folder / MOVES), folder / MOVES):
-        note.unlink(missing_ok=True)
-
-
 def clear_leftovers(run: Path, newest: int, keep: int) -> None:
     """Delete what a killed process left half written in ``run``, and the steps before the newest ``keep`` up to
     ``newest`` that it had not deleted yet. Whoever calls this holds the run's lock."""
@@ -179,13 +102,6 @@ def clear_leftovers(run: Path, newest: int, keep: int) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def make_readable(path: Path) -> None:
-    """Give a file the permissions that new files have: safetensors writes files that their owner alone can read."""
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)
 
 
 def mark_exported(run: Path, step: int) -> None:
@@ -215,30 +131,6 @@ def _exported_note(run: Path) -> dict[str, Any]:
         return read_json(path) if path.exists() else {}
     except InputError:  # a damaged note: export again
         return {}
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON object; the file appears whole or not at all."""
-    aside = _unfinished(path)
-    aside.write_bytes(json_text(values))
-    sync(aside)
-    aside.replace(path)
-
-
-def _unfinished(path: Path) -> Path:
-    """Where the JSON file ``path`` is written before it has its name."""
-    return path.with_name(f".tmp-{path.name}")
-
-
-def sync(path: Path) -> None:
-    """Make the operating system put a file's bytes, or a folder's list of names, on the disk."""
-    if path.is_dir() and os.name != "posix":
-        return  # only POSIX can sync a folder
-    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -296,15 +188,6 @@ def _read_state(path: Path) -> dict[str, Any]:
     if missing:
         raise DamagedError(f"{STATE} lacks {', '.join(sorted(missing))}")
     return state
-
-
-def load_tensors(path: Path) -> Tensors:
-    """The tensors of a safetensors file, on the CPU, by their names without ``_orig_mod.``; :class:`InputError` if it
-    is missing or damaged."""
-    try:
-        return {plain_name(name): tensor for name, tensor in load_file(path).items()}
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is missing or damaged: {error}") from error
 
 
 # --- is it the same run? ------------------------------------------------------------------------------------------

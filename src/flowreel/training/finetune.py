@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from flowreel.codec import Codec
+from flowreel.codec.registry import CODEC
 from flowreel.config import AudioCodecConfig
 from flowreel.config.classnames import find_class
-from flowreel.data.shards import CODEC, read_index
+from flowreel.data.shards import read_index
 from flowreel.errors import InputError
 from flowreel.pipeline.pipeline import Pipeline
 from flowreel.utils.reporting import Report

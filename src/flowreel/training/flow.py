@@ -25,7 +25,7 @@ from flowreel.codec import Codec
 from flowreel.config import CodecConfig, ObjectiveConfig, PipelineConfig, TrainConfig, Trained, to_dict
 from flowreel.data.dataset import GlobalOrder, WindowDataset
 from flowreel.errors import InputError
-from flowreel.flow import objective
+from flowreel.flow import degradation, objective, roles
 from flowreel.flow.guidance import unheld
 from flowreel.flow.noise import SampleNoise, seeded
 from flowreel.flow.types import Latents, Times
@@ -125,7 +125,7 @@ class FlowTask:
     @property
     def _gives_whole(self) -> bool:
         """Whether some samples are given a whole stream."""
-        return bool(objective.WHOLE & set(self.roles))
+        return bool(roles.WHOLE & set(self.roles))
 
     def batches(self, start: int, rank: int, world: int) -> Iterator[Batch]:
         config = self.config
@@ -164,7 +164,7 @@ class FlowTask:
         noise = SampleNoise([purpose_seed(seed, NOISE, n) for n in positions], self.shapes, device)(frames)
         generators = seeded([purpose_seed(seed, ROLE, n) for n in positions])
         draw = partial(
-            objective.draw_times,
+            roles.draw_times,
             frames=frames,
             streams=list(self.shapes),
             shares=self.roles,
@@ -204,7 +204,7 @@ class FlowTask:
         samples = [{k: v[i] for k, v in data.items()} for i in range(len(generators))]
         for i, generator in enumerate(generators):
             if float(torch.rand(1, generator=generator)) < self.config.objective.wear:
-                samples[i] = objective.worn(samples[i], {k: v[i] for k, v in t.items()}, generator)
+                samples[i] = degradation.worn(samples[i], {k: v[i] for k, v in t.items()}, generator)
         return {k: torch.stack([sample[k] for sample in samples]) for k in data}
 
     def validate(self, module: nn.Module) -> dict[str, float]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from flowreel.codec.vocoder import HiFiGAN, VocoderConfig, fuse_weight_norm
+from flowreel.codec.hifigan import HiFiGAN, VocoderConfig, fuse_weight_norm
 from flowreel.config import VocoderTrainConfig
 from flowreel.errors import InputError
 from flowreel.training import discriminators as adversaries

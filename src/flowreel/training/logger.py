@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from flowreel.errors import InputError
 from flowreel.training import trackers
-from flowreel.training.checkpoint import replacing
+from flowreel.utils.files import replacing
 from flowreel.utils.reporting import Report
 
 CURVE, VALIDATION, PICTURE = "loss.csv", "validation.csv", "loss.png"

@@ -8,43 +8,15 @@ Sharding is torch's own ``fully_shard``: Accelerate with ``fsdp_version=2`` give
 
 from __future__ import annotations
 
-import atexit
-import gc
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from datetime import timedelta
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
-from flowreel.errors import InputError, require
-
-PATIENCE = timedelta(hours=2)
-"""How long processes wait for each other: one of them writes checkpoints and previews while the others wait."""
-
-
-def machine() -> Any:
-    """Accelerate's view of this process: its rank, its device, its place among the others."""
-    accelerate = require("accelerate", "train")
-    patience = require("accelerate.utils", "train").InitProcessGroupKwargs(timeout=PATIENCE)
-    # Unless it is told, Accelerate takes each process of a CPU for a run of its own.
-    made = accelerate.Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience])
-    atexit.register(leave_group)
-    return made
-
-
-def leave_group() -> None:
-    """Part from the other processes, while Python still runs.
-
-    A thread of gloo that lets go of a tensor after the interpreter was taken down aborts the process: so the groups'
-    threads are ended before, which they are when nothing refers to their group any more.
-    """
-    if distributed.is_available() and distributed.is_initialized():
-        gc.collect()
-        distributed.destroy_process_group()
-        gc.collect()
+from flowreel.errors import InputError
 
 
 class Parallel:

@@ -13,9 +13,9 @@ import uuid
 from pathlib import Path
 from typing import Any, Protocol
 
-from flowreel.config import read_json
 from flowreel.errors import InputError, MissingExtraError, require
-from flowreel.training.checkpoint import FOLDER, write_json
+from flowreel.training.checkpoint import FOLDER
+from flowreel.utils.files import read_json, write_json
 from flowreel.utils.reporting import Report
 
 KINDS = ("none", "tensorboard", "wandb", "trackio")

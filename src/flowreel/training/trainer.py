@@ -27,6 +27,8 @@ from flowreel.training.optim import optimizers
 from flowreel.training.parallel import Parallel
 from flowreel.training.signals import Stop
 from flowreel.training.task import NETWORK, Batch, Task, purpose_seed
+from flowreel.utils.distributed import machine
+from flowreel.utils.files import replacing
 from flowreel.utils.reporting import Report, silent
 from flowreel.utils.threads import flush_denormals
 
@@ -59,7 +61,7 @@ class Session:
     """
 
     def __init__(self, task: Task, run: Path, config: LoopConfig, report: Report) -> None:
-        self.machine = parallel.machine()
+        self.machine = machine()
         self.rank, self.world = self.machine.process_index, self.machine.num_processes
         if config.batch % (self.world * config.optim.accumulate):
             raise InputError(
@@ -236,7 +238,7 @@ class Session:
         if module is None:
             return
         try:
-            with checkpoint.replacing(self.run) as aside:
+            with replacing(self.run) as aside:
                 self.task.export(module, aside, step)
             checkpoint.mark_exported(self.run, step)
         except (OSError, SafetensorError) as error:

@@ -6,6 +6,7 @@ Knows: this process's place, how values go round, and that all end when one can'
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import signal
 import threading
@@ -18,8 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
-from flowreel.errors import InputError
-from flowreel.training.parallel import leave_group
+from flowreel.errors import InputError, require
 
 T = TypeVar("T")
 
@@ -133,3 +133,29 @@ def _join_group() -> Any:
         distributed.init_process_group(backend, timeout=_PATIENCE)
         atexit.register(leave_group)  # not earlier: training in this process goes on with the same group
     return distributed.new_group(backend="gloo", timeout=_PATIENCE)
+
+
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for each other: one of them writes checkpoints and previews while the others wait."""
+
+
+def machine() -> Any:
+    """Accelerate's view of this process: its rank, its device, its place among the others."""
+    accelerate = require("accelerate", "train")
+    patience = require("accelerate.utils", "train").InitProcessGroupKwargs(timeout=PATIENCE)
+    # Unless it is told, Accelerate takes each process of a CPU for a run of its own.
+    made = accelerate.Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience])
+    atexit.register(leave_group)
+    return made
+
+
+def leave_group() -> None:
+    """Part from the other processes, while Python still runs.
+
+    A thread of gloo that lets go of a tensor after the interpreter was taken down aborts the process: so the groups'
+    threads are ended before, which they are when nothing refers to their group any more.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        gc.collect()
+        distributed.destroy_process_group()
+        gc.collect()

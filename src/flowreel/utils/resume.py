@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from flowreel.config import flat, read_json
+from flowreel.config import flat
 from flowreel.errors import InputError
+from flowreel.utils.files import read_json
 
 Known: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flowreel.errors import InputError
@@ -112,3 +113,26 @@ def number(values: Mapping[str, Any], name: str, default: float, where: str | Pa
     if not isinstance(value, Real) or not math.isfinite(value):
         raise InputError(f"{where}: {name} should be a number, it is {value!r}")
     return float(value)
+
+
+Tensors = dict[str, Tensor]
+
+
+def load_tensors(path: Path) -> Tensors:
+    """The tensors of a safetensors file, on the CPU, by their names without ``_orig_mod.``; :class:`InputError` if it
+    is missing or damaged."""
+    try:
+        return {plain_name(name): tensor for name, tensor in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is missing or damaged: {error}") from error
+
+
+def _halve(path: Path) -> None:
+    """Store the floating-point tensors of ``path`` as float16, but for those that reach beyond it."""
+    halved = {}
+    for name, tensor in load_file(path).items():
+        half = tensor.half() if tensor.is_floating_point() else tensor
+        halved[name] = half if half.isfinite().all() else tensor
+    smaller = path.with_suffix(".half")
+    save_file(halved, smaller, {"format": "pt"})
+    smaller.replace(path)

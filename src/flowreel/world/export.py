@@ -11,10 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flowreel.config import WorldConfig, from_dict, read_json, to_dict
+from flowreel.config import WorldConfig, from_dict, to_dict
 from flowreel.errors import InputError
 from flowreel.media import Clip
-from flowreel.media.writer import write_complete
+from flowreel.utils.files import read_json, write_complete
 from flowreel.utils.locking import contents, held
 from flowreel.utils.reporting import Progress, Report
 from flowreel.world.render import CLASSES, Event, World, clip_seed

@@ -16,7 +16,8 @@ import numpy as np
 
 from flowreel.config.rates import exact_rate
 from flowreel.errors import InputError
-from flowreel.media.clip import Clip, samples_for
+from flowreel.media.clip import Clip
+from flowreel.media.timing import samples_for
 from flowreel.world.canvas import Canvas
 from flowreel.world.scenes import CLASSES, NOTES, Event, scene
 
