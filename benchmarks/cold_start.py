@@ -24,7 +24,7 @@ import importlib.abc, importlib.machinery, sys
 
 class Watch(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "flowreel.models.network":
+        if name != "flowreel.models.plan_cache":
             return None
         sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)

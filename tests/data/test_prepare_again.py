@@ -464,7 +464,7 @@ def two_steps(clips: Path, monkeypatch: pytest.MonkeyPatch) -> PrepareConfig:  #
     pytest.importorskip("accelerate")
     shutil.rmtree(clips / "train" / "b")
     small = partial(CodecTrainConfig, save=1, preview=1, validate=1, keep=1, width=8, channels=4, frames=4, batch=2)
-    monkeypatch.setattr(encoding, "CodecTrainConfig", small)
+    monkeypatch.setattr(train_codec, "CodecTrainConfig", small)
     monkeypatch.setattr(journal, "time", SimpleNamespace(monotonic=lambda: 0.0))
     return PrepareConfig(size=16, codec_steps=2, audio="none")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from flowreel.models import layers, positions
+from flowreel.models import positions
 
 Table = Callable[..., object]
 
@@ -14,7 +14,7 @@ Table = Callable[..., object]
 @pytest.fixture
 def put_rope_table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Table], None]]:
     def put(table: Table) -> None:
-        monkeypatch.setattr(layers, "rope_table", table)
+        monkeypatch.setattr(positions, "rope_table", table)
         positions.clock.cache_clear()
 
     yield put

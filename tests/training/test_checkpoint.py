@@ -125,7 +125,7 @@ def test_failure_while_saving_leaves_the_one_before(tmp_path: Path, monkeypatch,
         raise OSError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, broken, fail)
+        patch.setattr(files if broken == "sync" else checkpoint, broken, fail)
         with pytest.raises(OSError, match="full"):
             checkpoint.save(tmp_path, make(4), keep=1)
     assert checkpoint.latest(tmp_path, silent).step == 2
@@ -135,10 +135,10 @@ def test_failure_while_saving_leaves_the_one_before(tmp_path: Path, monkeypatch,
 
 def test_every_file_and_folder_is_synced_before_the_rename(tmp_path: Path, monkeypatch):
     synced: list[str] = []
-    monkeypatch.setattr(checkpoint, "sync", lambda path: synced.append(path.name))
+    monkeypatch.setattr(files, "sync", lambda path: synced.append(path.name))
     checkpoint.save(tmp_path, make(4), keep=1)
-    files = {"model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"}
-    assert files <= set(synced)
+    names = {"model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"}
+    assert names <= set(synced)
     assert synced[-2:] == [".tmp-4", "training"]
 
 
@@ -161,9 +161,9 @@ def test_replacing_changes_files_one_by_one_or_none(tmp_path: Path):
 # --- killed while files are replaced ---
 
 
-def _export(folder: Path, files: dict[str, str]) -> None:
+def _export(folder: Path, texts: dict[str, str]) -> None:
     with files.replacing(folder) as aside:
-        for name, text in files.items():
+        for name, text in texts.items():
             (aside / name).parent.mkdir(exist_ok=True)
             (aside / name).write_text(text)
 

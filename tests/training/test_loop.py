@@ -31,6 +31,7 @@ from flowreel.training import trainer as session
 from flowreel.training.checkpoint import Checkpoint
 from flowreel.training.loop import Stop, fit
 from flowreel.training.optim import learning_rate, optimizers
+from flowreel.utils import files
 from tests.kills import content, states
 from tests.toy import Toy, config
 
@@ -422,7 +423,7 @@ class FailingDisk:
         self.log: list[tuple[str, Path]] = []
         for place, name in (
             (checkpoint, "save_file"),
-            (checkpoint, "sync"),
+            (files, "sync"),
             (Path, "rename"),
             (Path, "replace"),
             (Path, "mkdir"),
