@@ -184,7 +184,7 @@ def prepare(folder: Path, times: int, rng: random.Random, count: int, add: bool 
 
     def command(out: Path, life: int) -> list[str]:
         workers = 2 if life % 3 == 2 else 1
-        options = ["--codec", str(codec), "--size", "64", "--shard_mb", "1", "--workers", str(workers)]
+        options = ["--codec", str(codec), "--size", "64", "--workers", str(workers)]
         return ["prepare", str(clips), str(out), *options]
 
     if add:

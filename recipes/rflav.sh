@@ -6,6 +6,6 @@ source "$(dirname "$0")/_common.sh" "$@"
 flowreel prepare "$clips" "$out/data" --codec stabilityai/sd-vae-ft-ema --posterior sample \
   --size 256 --fps 10 --fit letterbox --channel first --peak 0.95 --audio require
 flowreel train "$out/data" "$out/run" --preset rflav-b1 --batch "$((16 * ${GPUS:-1}))" --seed 42
-flowreel train-vocoder "$clips" "$out/vocoder" --width 512 --channel first --peak 0.95 --discriminator 32 \
+flowreel train-vocoder "$clips" "$out/vocoder" --kind hifigan --like "$out/data" --width 512 --discriminator 32 \
   --batch 16 --steps 200000 --adversarial_start 0 --optim.lr 2e-4 --save 5000 --preview 20000 --validate 5000
 flowreel generate "$out/run" --out "$out/generated" --count 2048 --batch 32 --seconds 1.6 --vocoder "$out/vocoder"

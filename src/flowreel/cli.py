@@ -11,10 +11,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-import re
 import sys
-import textwrap
-import typing
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,8 +22,9 @@ from flowreel.config import (
     CodecTrainConfig,
     ConvertConfig,
     GenerateConfig,
-    LoadConfig,
+    InfoConfig,
     PrepareConfig,
+    SamplingConfig,
     ServeConfig,
     SynchronyConfig,
     TrainConfig,
@@ -151,11 +149,11 @@ def convert(src: str, out: str, config: ConvertConfig | None = None, report: Rep
     return run(src, Path(out), config or ConvertConfig(), report)
 
 
-def info(pipe: str, config: LoadConfig | None = None, report: Report = _print) -> dict[str, Any]:
+def info(pipe: str, config: InfoConfig | None = None, report: Report = _print) -> dict[str, Any]:  # noqa: ARG001
     """Say what a checkpoint is: sizes, clocks, classes, arithmetic per generated second."""
     from flowreel.pipeline.info import info as run
 
-    return run(pipe, config or LoadConfig(), report)
+    return run(pipe, report)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,19 +165,57 @@ class Command:
     positionals: tuple[str, ...]
     options: type
     presets: bool = False
+    first: tuple[str, ...] = ()
+    """The options that --help shows; --help all shows the others too. None is all of them."""
 
 
+_LOOP = ("steps", "batch", "seed", "precision", "save", "preview", "tracker", "optim.lr")
 COMMANDS: dict[str, Command] = {
     "prepare": Command(prepare, "preparing {} into {}", ("clips", "out"), PrepareConfig),
-    "train": Command(train, "training on {} into {}", ("data", "run"), TrainConfig, presets=True),
-    "train-codec": Command(train_codec, "fitting an autoencoder on {} into {}", ("clips", "out"), CodecTrainConfig),
-    "train-vocoder": Command(train_vocoder, "fitting a vocoder on {} into {}", ("clips", "out"), VocoderTrainConfig),
+    "train": Command(
+        train,
+        "training on {} into {}",
+        ("data", "run"),
+        TrainConfig,
+        presets=True,
+        first=(
+            *_LOOP,
+            "init",
+            "optim.kind",
+            "optim.accumulate",
+            "model.kind",
+            "model.dim",
+            "model.depth",
+            "objective.blocks",
+            "objective.contexts",
+            "objective.roles.joint",
+            "objective.roles.audio_clean",
+            "objective.roles.video_clean",
+            "objective.roles.context",
+            "data.window",
+            "data.workers",
+        ),
+    ),
+    "train-codec": Command(
+        train_codec,
+        "fitting an autoencoder on {} into {}",
+        ("clips", "out"),
+        CodecTrainConfig,
+        first=(*_LOOP, "size", "fps", "frames", "channels", "width", "fit", "adversarial"),
+    ),
+    "train-vocoder": Command(
+        train_vocoder,
+        "fitting a vocoder on {} into {}",
+        ("clips", "out"),
+        VocoderTrainConfig,
+        first=(*_LOOP, "kind", "like", "seconds", "segment", "width", "rates", "adversarial"),
+    ),
     "generate": Command(generate, "generating with {}", ("pipe",), GenerateConfig),
     "serve": Command(serve, "loading {} to serve it", ("pipe",), ServeConfig),
     "world": Command(world, "rendering clips of the world into {}", ("out",), WorldConfig),
     "synchrony": Command(synchrony, "measuring {}", ("clips",), SynchronyConfig),
     "convert": Command(convert, "converting {} into {}", ("src", "out"), ConvertConfig),
-    "info": Command(info, "reading {}", ("pipe",), LoadConfig),
+    "info": Command(info, "reading {}", ("pipe",), InfoConfig),
 }
 
 
@@ -254,11 +290,12 @@ def parse(name: str, command: Command, arguments: Sequence[str]) -> tuple[list[s
     """
     hints, sections = options.leaves(command.options), options.sections(command.options)
     known = {**hints, **dict.fromkeys(("help", "print_config", "config", *sections, *_preset_option(command)))}
-    switches = ("help", "print_config", *(option for option, hint in hints.items() if hint is bool))
+    switches: dict[str, tuple[str, ...]] = {name: () for name, hint in hints.items() if hint is bool}
+    switches |= {"print_config": (), "help": ("all",)}
     words = options.split(arguments, known, switches)
     special = dict(words.options)
     if "help" in special:
-        _print_from_all(_help(name, command))
+        _print_from_all(_help(name, command, special["help"] == "all"))
         raise SystemExit(0)
     values: dict[str, Any] = {}
     for option, text in words.options:
@@ -298,42 +335,40 @@ def _preset_option(command: Command) -> tuple[str, ...]:
     return ("preset",) if command.presets else ()
 
 
-def _help(name: str, command: Command) -> str:
-    """What the command does, its options with their defaults, and what they mean."""
-    import argparse
+def _help(name: str, command: Command, everything: bool) -> str:
+    """What the command does, and its options by groups, one a line, with their defaults.
 
-    parser = argparse.ArgumentParser(
-        usage=_usage_of(name, command),
-        description=inspect.cleandoc(command.function.__doc__ or ""),
-        epilog="\n\n".join(_documentation(command.options)),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        add_help=False,
-    )
-    shown = parser.add_argument_group("options")
-    shown.add_argument("-h", "--help", action="store_true", help="show this help and exit")
-    shown.add_argument("--print_config", action="store_true", help="print the options as a file for --config and exit")
-    shown.add_argument("--config", metavar="FILE", help="a YAML or JSON file of the options below")
-    if command.presets:
-        meanings = "; ".join(f"{key}: {text}" for key, (text, _) in PRESETS.items())
-        shown.add_argument("--preset", metavar="NAME", help=meanings.replace("%", "%%"))
-    for section in options.sections(command.options):
-        shown.add_argument(f"--{section}", metavar="FILE", help=f"a YAML or JSON file of the options {section}.*")
+    Args:
+        everything: all options, in place of those that people change first.
+    """
+    hints, texts = options.leaves(command.options), options.documentation(command.options)
     defaults = flat(to_dict(preset(_PRESET) if command.presets else command.options()))
-    for option, hint in options.leaves(command.options).items():
-        default = f"default: {options.written(defaults[option])}".replace("%", "%%")
-        shown.add_argument(f"--{option}", metavar=options.metavar(hint), help=default)
-    return parser.format_help().rstrip()
+    sampling = SamplingConfig.__dataclass_fields__ if issubclass(command.options, SamplingConfig) else ()
+    groups: dict[str, list[tuple[str, str]]] = {"": []}
+    for option, hint in hints.items():
+        if everything or not command.first or option in command.first:
+            default = "" if defaults[option] in (None, "", ()) else f" ({options.written(defaults[option])})"
+            group = "sampling" if option in sampling else option.rpartition(".")[0]
+            row = f"--{option} {options.metavar(hint)}", texts.get(option, "") + default
+            groups.setdefault(group, []).append(row)
+    about = [("--config FILE", "YAML or JSON file of options"), ("--print_config", "print the options as such a file")]
+    if command.presets:
+        about = [(f"--preset {key}", text) for key, (text, _) in PRESETS.items()] + about
+    about += [(f"--{name} FILE", f"file of the options {name}.*") for name in options.sections(command.options)]
+    lines = [f"usage: {_usage_of(name, command)}", "", inspect.cleandoc(command.function.__doc__ or "")]
+    for group, rows in groups.items():
+        if rows:
+            lines += ["", f"{group or 'options'}:", *map(_row, rows)]
+    if everything or not command.first:
+        lines += ["", "more:", *map(_row, about)]
+    else:
+        lines += ["", f"flowreel {name} --help all: all {len(hints)} options, presets and files of options"]
+    return "\n".join(lines)
 
 
-def _documentation(config: Any, prefix: str = "") -> list[str]:
-    """What the settings mean: the docstrings of a config class and of those within it."""
-    title = f"{prefix}*" if prefix else "options"
-    docs = [inspect.cleandoc(c.__doc__ or "") for c in config.__mro__ if dataclasses.is_dataclass(c)]
-    text = [f"{title}:\n" + textwrap.indent(re.sub(r":class:|:func:|``", "", "\n".join(docs)), "  ")]
-    for name, hint in typing.get_type_hints(config).items():
-        if dataclasses.is_dataclass(hint):
-            text += _documentation(hint, f"{prefix}{name}.")
-    return text
+def _row(row: tuple[str, str]) -> str:
+    option, text = row
+    return f"  {option:33} {text}" if len(option) <= 33 else f"  {option}\n{'':36}{text}"
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

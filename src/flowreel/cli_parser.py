@@ -1,15 +1,18 @@
-"""The options of a command: the fields of a config dataclass, read from words of the command line and from files.
+"""Reads the options of a command: the fields of a config dataclass, from the command line and from files.
 
-Knows: how a value is written and which type it has. Does not know: the commands, and which combinations are possible.
 Text is taken as it stands, also where YAML would read it as nothing or as a number.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
+import itertools
 import json
 import math
 import re
+import textwrap
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -30,17 +33,44 @@ _SIDES = int | tuple[int, int]
 
 
 def leaves(options: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted name -> type of every field of a config class, those of the classes within it included."""
+    """Dotted name -> type of every option: a field of a config class, or of the classes within it."""
     found: dict[str, Any] = {}
-    for name, hint in typing.get_type_hints(options).items():
+    for name, hint in _shown(options).items():
         found |= leaves(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else {f"{prefix}{name}": hint}
     return found
 
 
 def sections(options: Any, prefix: str = "") -> list[str]:
     """Dotted names of the config classes within a config class."""
-    inner = {n: h for n, h in typing.get_type_hints(options).items() if dataclasses.is_dataclass(h)}
+    inner = {n: h for n, h in _shown(options).items() if dataclasses.is_dataclass(h)}
     return [found for n, h in inner.items() for found in (prefix + n, *sections(h, f"{prefix}{n}."))]
+
+
+def _shown(options: Any) -> dict[str, Any]:
+    """Name -> type of the fields of a config class that are no hidden ones."""
+    hints = typing.get_type_hints(options)
+    return {f.name: hints[f.name] for f in dataclasses.fields(options) if not f.metadata.get("hidden")}
+
+
+def documentation(options: Any, prefix: str = "") -> dict[str, str]:
+    """Dotted name -> help line of every option: the string under its field, in its class or in one that it extends."""
+    found: dict[str, str] = {}
+    for kind in reversed(options.__mro__):
+        if dataclasses.is_dataclass(kind):
+            found |= {f"{prefix}{name}": text for name, text in _strings_under_fields(kind).items()}
+    for name, hint in _shown(options).items():
+        if dataclasses.is_dataclass(hint):
+            found |= documentation(hint, f"{prefix}{name}.")
+    return {name: text for name, text in found.items() if name in leaves(options, prefix)}
+
+
+def _strings_under_fields(kind: Any) -> dict[str, str]:
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    found = {}
+    for field, text in itertools.pairwise(definition.body):  # type: ignore[attr-defined]
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+            found[ast.unparse(field.target)] = str(ast.literal_eval(text.value))
+    return found
 
 
 def metavar(hint: Any) -> str:
@@ -151,12 +181,13 @@ class Words:
     positionals: tuple[str, ...]
 
 
-def split(arguments: Sequence[str], known: Collection[str], switches: Collection[str] = ()) -> Words:
+def split(arguments: Sequence[str], known: Collection[str], switches: Mapping[str, Sequence[str]]) -> Words:
     """Tell options, ``--name value`` and ``--name=value``, from positionals. After ``--`` all are positionals.
 
     Args:
         known: all names of options. A hyphen in a name is the same as an underscore.
-        switches: those that may stand without a value, which is "true" then.
+        switches: those that may stand without a value, which is "true" then, each with the words that it takes besides
+            true and false.
 
     Raises:
         InputError: an unknown option, or one without its value. Abbreviations are unknown.
@@ -178,7 +209,7 @@ def split(arguments: Sequence[str], known: Collection[str], switches: Collection
         if not option.startswith("--") or name not in known:
             raise InputError(f"there is no option {option}{closest(option, [f'--{other}' for other in known])}")
         if name in switches and not joined:
-            value = left.pop(0) if left and left[0].lower() in _TRUTH else "true"
+            value = left.pop(0) if left and left[0].lower() in (*_TRUTH, *switches[name]) else "true"
         elif not joined:
             if not left or left[0].startswith("--"):
                 raise InputError(f"{option} needs a value: {option} VALUE, or {option}=VALUE")
@@ -289,19 +320,26 @@ def _kind(value: Any) -> str:
 
 def with_values(config: Any, values: Mapping[str, Any]) -> Any:
     """``config`` with other values, dotted name -> value; its checks run once, on the result."""
-    nested: dict[str, Any] = {}
-    for name, value in (flat(to_dict(config)) | dict(values)).items():
-        *path, last = name.split(".")
-        inside = nested
-        for part in path:
-            inside = inside.setdefault(part, {})
-        inside[last] = value
-    return from_dict(type(config), nested)
+    return from_dict(type(config), nested(flat(to_dict(config)) | dict(values)))
 
 
 def as_yaml(config: Any) -> str:
-    """A config as the text of a file that gives the same one."""
+    """The options of a config as the text of a file that gives the same one."""
     import yaml
 
-    text: str = yaml.safe_dump(json.loads(json.dumps(to_dict(config))), sort_keys=False)
+    shown = leaves(type(config))
+    values = nested({name: value for name, value in flat(to_dict(config)).items() if name in shown})
+    text: str = yaml.safe_dump(json.loads(json.dumps(values)), sort_keys=False)
     return text
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted settings as nested ones: ``{"model.dim": 64}`` is ``{"model": {"dim": 64}}``."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        *path, last = name.split(".")
+        inside = found
+        for part in path:
+            inside = inside.setdefault(part, {})
+        inside[last] = value
+    return found

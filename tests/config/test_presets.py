@@ -37,7 +37,6 @@ def test_presets_make_a_network_and_draw_its_times(name: str) -> None:
             warmup=law.warmup,
             blocks=law.blocks,
             contexts=law.contexts,
-            progress=law.progress,
         )
         assert all(v.shape == (config.data.window,) for v in t.values())
 

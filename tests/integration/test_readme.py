@@ -18,7 +18,7 @@ SMALL = {
     "prepare": "--size 16 --codec_steps 2 --mel.bins 16",
     "train": f"--steps 3 --objective.contexts 2 {SMALL_MODEL}",
     "train-codec": "--steps 2 --size 16 --batch 2 --preview 0",
-    "train-vocoder": "--steps 2 --batch 2 --preview 0 --mel.bins 16 --segment 8",
+    "train-vocoder": "--steps 2 --batch 2 --preview 0 --segment 8",
     "generate": "--seconds 0.6 --steps 1",
     "world": "--count 2 --seconds 1",
 }

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import flowreel
-from flowreel.config import ConvertConfig, GenerateConfig, ServeConfig
+from flowreel.config import ConvertConfig, GenerateConfig
 from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed
 from flowreel.flow.sampling import stream
@@ -183,7 +183,7 @@ def test_bfloat16_is_nearly_the_same(pipe: Pipeline) -> None:
     )
     difference = np.abs(fine.frames.astype(int) - coarse.frames).mean()
     assert 0 < difference < 8
-    with pytest.raises(InputError, match="no precision is called 'float8'"):
+    with pytest.raises(InputError, match="precision must be one of float32, bfloat16, not 'float8'"):
         pipe.generate(seconds=0.6, precision="float8")
 
 
@@ -275,7 +275,7 @@ def test_clip_model_makes_clips_and_does_not_roll() -> None:
         ({"block": 4}, "can't be cut into blocks"),
         ({"steps": 0}, "at least 1|trained"),
         ({"audio": "nowhere.wav"}, "does not exist"),
-        ({"solver": "rk4"}, "euler or heun"),
+        ({"solver": "rk4"}, "one of euler, heun"),
     ],
 )
 def test_bad_requests(pipe: Pipeline, arguments: dict[str, object], message: str) -> None:
@@ -291,9 +291,8 @@ def test_scales_below_0_and_what_is_no_number_are_refused(scale: float) -> None:
             pipe.generate(seconds=0.4, **{name: scale})
         with pytest.raises(InputError, match=f"--{name} must be a number of 0 or more, not"):
             GenerateConfig(**{name: scale})
-    for config in (ServeConfig, ConvertConfig):
-        with pytest.raises(InputError, match="--guidance must be a number of 0 or more, not"):
-            config(guidance=scale)
+    with pytest.raises(InputError, match="--guidance must be a number of 0 or more, not"):
+        ConvertConfig(guidance=scale)
     stream = pipe.stream()
     with pytest.raises(InputError, match="guidance must be a number of 0 or more"):
         stream.steer(guidance=scale)

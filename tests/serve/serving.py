@@ -18,8 +18,9 @@ from websockets.sync.client import ClientConnection, connect
 from flowreel.config import ServeConfig
 from flowreel.pipeline.pipeline import Pipeline
 from flowreel.serve.live_stream import Wish
-from flowreel.serve.server import make_server, run
+from flowreel.serve.server import CLIP_SECONDS, make_server, run
 from flowreel.serve.sessions import Studio
+from flowreel.serve.uploads import Limits
 
 
 @dataclass
@@ -108,14 +109,17 @@ def served(
     places: int = 2,
     broadcast: bool = False,
     port: int = 0,
+    seed: int | None = None,
     now: Callable[[], float] = time.monotonic,
+    limits: Limits | None = None,
+    longest: float = CLIP_SECONDS,
     **options: Any,
 ) -> Iterator[Served]:
     """A server of ``pipeline`` for as long as the context lasts; it must end within seconds. ``now``: its clock."""
     config = ServeConfig(port=port, **options)
-    wish = Wish(config.label, config.seed)
+    wish = Wish(config.label, seed)
     studio = Studio(pipeline, places=places, broadcast=broadcast, ahead=0.6, wish=wish, now=now)
-    server = make_server(studio, "tiny", config)
+    server = make_server(studio, "tiny", config, limits, longest)
     listening = socket.create_server(("127.0.0.1", port))
     ready = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(run(server, studio, listening, ready.set)))

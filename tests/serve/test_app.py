@@ -25,14 +25,14 @@ from websockets.sync.client import ClientConnection
 from flowreel.errors import InputError
 from flowreel.media import Clip
 from flowreel.serve.errors import Refused
-from flowreel.serve.uploads import Reader
+from flowreel.serve.uploads import Limits, Reader
 from tests.conftest import tiny_pipeline
 from tests.serve.serving import Clock, Served, Viewer, served
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Served]:
-    with served(tiny_pipeline(), places=2, clip_seconds=5, media_seconds=10, upload_mb=1) as running:
+    with served(tiny_pipeline(), places=2, longest=5, limits=Limits(2**20, 10)) as running:
         yield running
 
 

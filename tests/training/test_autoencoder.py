@@ -273,8 +273,6 @@ def test_rates_that_sound_does_not_fit_are_no_matter_for_pictures(clips: Path, t
 def test_sizes_must_fit_the_factor(clips: Path):
     with pytest.raises(InputError, match="multiple of 8"):
         CodecTask(find_clips(clips), config(size=36), quiet)
-    with pytest.raises(InputError, match="checkpointing"):
-        CodecTask(find_clips(clips), config(checkpointing=True), quiet)
     with pytest.raises(InputError, match="adversarial"):
         CodecTask(find_clips(clips), config(adversarial=-1.0), quiet)
 

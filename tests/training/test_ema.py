@@ -20,7 +20,7 @@ def test_decay_of_power_starts_low_rises_and_is_capped():
 
 def test_decay_of_the_other_kinds_is_constant():
     assert decay(EMAConfig("fixed", decay=0.9), 1) == decay(EMAConfig("fixed", decay=0.9), 10**6) == 0.9
-    assert decay(EMAConfig("none"), 5) == 0
+    assert decay(EMAConfig(decay=0.0), 5) == 0
 
 
 def test_update_is_the_weighted_mean():
@@ -45,7 +45,7 @@ def test_average_of_constant_weights_is_those_weights():
 
 def test_none_follows_the_weights_exactly():
     network = nn.Linear(4, 3)
-    ema = EMA(network, EMAConfig("none"))
+    ema = EMA(network, EMAConfig(decay=0.0))
     nn.init.normal_(network.weight)
     ema.update(network, 1)
     assert torch.equal(ema.module.weight, network.weight)

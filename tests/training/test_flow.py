@@ -249,9 +249,9 @@ def drawn(data: Path, settings: TrainConfig, monkeypatch: pytest.MonkeyPatch, wo
     return [row for part in seen for row in part[0]]
 
 
-@pytest.mark.parametrize("wear", [0.0, 0.7])
-def test_sample_depends_on_its_number_alone(data: Path, monkeypatch, wear: float):
-    law = replace(config().objective, wear=wear)
+@pytest.mark.parametrize("degrade", [0.0, 0.7])
+def test_sample_depends_on_its_number_alone(data: Path, monkeypatch, degrade: float):
+    law = replace(config().objective, degrade=degrade)
     whole = drawn(data, config(batch=8, steps=8, objective=law), monkeypatch, world=1, start=2)
     shared = config(batch=8, steps=8, objective=law, optim=OptimConfig(accumulate=2))
     cut = drawn(data, shared, monkeypatch, world=2, start=2)
@@ -266,7 +266,7 @@ def test_sample_depends_on_its_number_alone(data: Path, monkeypatch, wear: float
 
 def test_a_share_of_the_samples_is_worn(data: Path, monkeypatch):
     plain = drawn(data, config(batch=16, steps=8), monkeypatch, world=1, start=0)
-    worn = drawn(data, config(batch=16, steps=8, objective=replace(config().objective, wear=0.5)), monkeypatch, 1, 0)
+    worn = drawn(data, config(batch=16, steps=8, objective=replace(config().objective, degrade=0.5)), monkeypatch, 1, 0)
     half = len(plain[0]) // 2  # the latents are in front; what is drawn after them may differ
     changed = sum(not torch.equal(a[:half], b[:half]) for a, b in zip(plain, worn, strict=True))
     assert 2 <= changed <= 14
@@ -293,7 +293,7 @@ def test_samples_that_kept_their_class_learn_guidance(
     seen: list[tuple[object, ...]] = []
     monkeypatch.setattr(objective, "losses", lambda *given: seen.append(given) or {})
     settings = config(
-        batch=64, objective=ObjectiveConfig(roles=roles, contexts=(2,), guidance=scale, given_guidance=given)
+        batch=64, objective=ObjectiveConfig(roles=roles, contexts=(2,), guidance=scale, conditioned_guidance=given)
     )
     task = FlowTask(data, settings, quiet)
     task.losses(task.module, next(task.batches(0, 0, 1)))
@@ -317,14 +317,14 @@ def test_guidance_needs_something_to_guide_by(data: Path, silent: Path):
         FlowTask(data, config(model=ModelConfig(dim=16, depth=1, heads=2, class_dropout=0.0)), quiet)
     with pytest.raises(InputError, match="no classes: set it to 1"):
         FlowTask(silent, config(objective=learn), quiet)
-    given = ObjectiveConfig(given_guidance=2.0, roles=RoleShares(joint=1, audio_clean=1))
-    with pytest.raises(InputError, match=r"objective\.given_guidance 2 needs a null class"):
+    given = ObjectiveConfig(conditioned_guidance=2.0, roles=RoleShares(joint=1, audio_clean=1))
+    with pytest.raises(InputError, match=r"objective\.conditioned_guidance 2 needs a null class"):
         FlowTask(data, config(model=ModelConfig(dim=16, depth=1, heads=2, class_dropout=0.0), objective=given), quiet)
     FlowTask(silent, config(objective=given), quiet)  # there is no sound that could be given
-    with pytest.raises(InputError, match=r"objective\.given_guidance must be 1 or more, not 0\.5"):
-        replace(given, given_guidance=0.5)
-    with pytest.raises(InputError, match="is for samples that are given a whole stream"):
-        ObjectiveConfig(given_guidance=2.0)
+    with pytest.raises(InputError, match=r"objective\.conditioned_guidance must be at least 1, not 0\.5"):
+        replace(given, conditioned_guidance=0.5)
+    with pytest.raises(InputError, match="is for samples with a clean stream"):
+        ObjectiveConfig(conditioned_guidance=2.0)
 
 
 def test_learnt_guidance_and_lookaheads_are_known_of_the_model(data: Path, silent: Path, tmp_path: Path):
@@ -335,8 +335,8 @@ def test_learnt_guidance_and_lookaheads_are_known_of_the_model(data: Path, silen
     train(data, tmp_path / "further", further, said.append)
     assert "the pipeline to start from has learnt guidance 1.5, this run is led to 1" in said
     assert "the pipeline to start from has learnt guidance by what is given 1.5, this run is led to 1" in said
-    more = config(steps=1, objective=replace(config().objective, given_guidance=3.0))
-    assert flowreel.load(train(data, tmp_path / "more", more, quiet)).config.trained.given_guidance == 3.0
+    more = config(steps=1, objective=replace(config().objective, conditioned_guidance=3.0))
+    assert flowreel.load(train(data, tmp_path / "more", more, quiet)).config.trained.conditioned_guidance == 3.0
     plain = config(steps=1, objective=ObjectiveConfig(lookaheads=(2,)))
     assert flowreel.load(train(silent, tmp_path / "silent", plain, quiet)).config.trained.lookaheads == ()
 
@@ -418,7 +418,7 @@ def test_finetuning_begins_with_what_the_pipeline_does(begun: Path, tmp_path: Pa
     other = prepared(tmp_path / "data", classes=classes, clips=6)
     said: list[str] = []
     settings = config(steps=1, init=str(begun), optim=OptimConfig(lr=1e-12, warmup=0, weight_decay=0.0))
-    settings = replace(settings, ema=EMAConfig("none"), model=ModelConfig(dim=64))
+    settings = replace(settings, ema=EMAConfig(decay=0.0), model=ModelConfig(dim=64))
     train(other, tmp_path / "run", settings, said.append)
     start, tuned = flowreel.load(begun), flowreel.load(tmp_path / "run")
     assert tuned.config.model == start.config.model

@@ -27,7 +27,6 @@ from flowreel.config import EMAConfig, LoopConfig, OptimConfig
 from flowreel.errors import InputError
 from flowreel.training import checkpoint
 from flowreel.training import logger as journal
-from flowreel.training import trainer as session
 from flowreel.training.checkpoint import Checkpoint
 from flowreel.training.loop import Stop, fit
 from flowreel.training.optim import learning_rate, optimizers
@@ -313,37 +312,6 @@ def test_loss_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path: 
     assert all(weight.isfinite().all() for weight in task.module.parameters())
 
 
-def test_loss_that_is_not_finite_can_be_skipped(tmp_path: Path):
-    settings = config(steps=6, save=3, nonfinite="skip")
-    said: list[str] = []
-
-    def poisoned() -> Toy:
-        task = Toy(settings)
-        task.poison = {3 * 8 + 2}  # in the batch of the fourth step
-        return task
-
-    fit(poisoned(), tmp_path / "run", settings, said.append)
-    warning = next(line for line in said if "WARNING" in line)
-    assert "step 4 was skipped: square is nan" in warning
-    assert "Clips in its batch: 0, 1, 2, 3, 4, 5, 6." in warning
-    assert final(tmp_path / "run").step == 6
-    assert all(weight.isfinite().all() for weight in final(tmp_path / "run").model.values())
-    assert [row["step"] for row in rows(tmp_path / "run")] == ["1", "2", "3", "5", "6"]
-    for steps in (4, 6):  # stopped right after it
-        fit(poisoned(), tmp_path / "parts", config(steps=steps, save=3, nonfinite="skip"), quiet)
-    assert same(final(tmp_path / "run"), final(tmp_path / "parts"))
-
-
-def test_losses_that_are_never_finite_stop_all_the_same(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(session, "MOST_SKIPPED", 2)
-    settings = config(steps=8, nonfinite="skip")
-    task = Toy(settings)
-    task.poison = set(range(16, 64))
-    with pytest.raises(InputError, match="step 5 can't be done 3 times running"):
-        fit(task, tmp_path, settings, quiet)
-    assert all(weight.isfinite().all() for weight in task.module.parameters())
-
-
 # --- parts that are trained against each other --------------------------------------------------------------------
 
 
@@ -529,7 +497,7 @@ def test_root_file_is_the_average_and_not_the_raw_weights(tmp_path: Path):
     saved, exported = final(tmp_path), load_file(tmp_path / "model.safetensors")
     assert all(torch.equal(exported[name], saved.ema[name]) for name in exported)
     assert not torch.equal(exported["0.weight"], saved.model["0.weight"])
-    raw = config(ema=EMAConfig("none"))
+    raw = config(ema=EMAConfig(decay=0.0))
     fit(Toy(raw), tmp_path / "raw", raw, quiet)
     saved, exported = final(tmp_path / "raw"), load_file(tmp_path / "raw" / "model.safetensors")
     assert all(torch.equal(exported[name], saved.model[name]) for name in exported)

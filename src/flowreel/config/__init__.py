@@ -1,14 +1,14 @@
 """Every setting and every derived length, as frozen dataclasses. Torch-free, so that the command line starts at once.
 
-Knows: what can be chosen, its defaults, and which combinations are impossible. Does not know: how anything is done.
-The named sizes of the published systems and the presets are in ``presets.py``.
+Knows what can be chosen, its defaults, and which combinations are impossible; does nothing. A string under a field is
+the help line of its option. The named sizes of the published systems and the presets are in ``presets``.
 """
 
-from flowreel.config.base import check_scale, flat, from_dict, to_dict
+from flowreel.config.base import check_scale, flat, from_dict, renamed, to_dict
 from flowreel.config.commands import (
     ConvertConfig,
     GenerateConfig,
-    LoadConfig,
+    InfoConfig,
     PrepareConfig,
     ServeConfig,
     SynchronyConfig,
@@ -27,10 +27,12 @@ from flowreel.config.pipeline import (
     VideoCodecConfig,
     VideoKind,
 )
+from flowreel.config.sampling import ResolvedSampling, SamplingConfig
 from flowreel.config.training import (
     CodecTrainConfig,
     DataConfig,
     EMAConfig,
+    FlowOptimConfig,
     LoopConfig,
     ObjectiveConfig,
     OptimConfig,
@@ -48,9 +50,10 @@ __all__ = [
     "DataConfig",
     "EMAConfig",
     "FORMAT_VERSION",
+    "FlowOptimConfig",
     "GenerateConfig",
     "LatentShape",
-    "LoadConfig",
+    "InfoConfig",
     "LoopConfig",
     "MelConfig",
     "ModelConfig",
@@ -58,7 +61,9 @@ __all__ = [
     "OptimConfig",
     "PipelineConfig",
     "PrepareConfig",
+    "ResolvedSampling",
     "RoleShares",
+    "SamplingConfig",
     "ServeConfig",
     "SinusoidsTrainConfig",
     "SynchronyConfig",
@@ -72,5 +77,6 @@ __all__ = [
     "check_scale",
     "flat",
     "from_dict",
+    "renamed",
     "to_dict",
 ]

@@ -1,14 +1,60 @@
-"""Configs as plain dictionaries and JSON, and the check that they share. Torch-free."""
+"""What all configs share: their checks, their form as plain dictionaries, and the names that settings had before."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from flowreel.errors import InputError
+
+RENAMED = {"wear": "degrade", "given_guidance": "conditioned_guidance"}
+"""Names of settings in folders of version 0.7.0 and before, and what they are called now."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a setting may have: from ``least`` to ``most``, excluded with ``above`` and ``below``."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        low = value > self.least if self.above else value >= self.least
+        return low and (value < self.most if self.below else value <= self.most)
+
+    def __str__(self) -> str:
+        low = f"above {self.least:g}" if self.above else f"at least {self.least:g}"
+        if self.most == math.inf:
+            return f"a number of {self.least:g} or more" if self.below else low
+        return f"{low} and {'below' if self.below else 'at most'} {self.most:g}"
+
+
+_COUNT, _POSITIVE, _NATURAL, _SHARE = Range(1), Range(0, above=True), Range(0), Range(0, 1)
+_BELOW_ONE = Range(0, 1, below=True)
+
+RANGES = {
+    **dict.fromkeys(("steps", "batch", "log", "save", "keep", "accumulate", "count", "frames", "crops"), _COUNT),
+    **dict.fromkeys(("shard_mb", "codec_steps", "segment", "width", "channels", "depth", "dim", "heads"), _COUNT),
+    **dict.fromkeys(("patch", "sample_rate", "n_fft", "win_length", "hop", "bins", "window", "discriminator"), _COUNT),
+    **dict.fromkeys(("points", "layers", "warmup_steps", "block"), _COUNT),
+    **dict.fromkeys(("lr", "fps", "seconds", "power"), _POSITIVE),
+    **dict.fromkeys(("preview", "validate", "seed", "workers", "validation", "max_viewers", "bands"), _NATURAL),
+    **dict.fromkeys(("spectrum_weight", "mel_weight", "frequency_weight", "feature_weight"), _NATURAL),
+    **dict.fromkeys(("disturbance", "exercises"), _NATURAL),
+    **dict.fromkeys(("weight_decay", "clip", "adversarial", "adversarial_start", "kl"), _NATURAL),
+    **dict.fromkeys(("guidance", "gradient_scale", "lookahead", "context"), Range(0, math.inf, below=True)),
+    **dict.fromkeys(("class_dropout", "degrade", "final", "flip", "cut", "joint", "peak"), _SHARE),
+    **dict.fromkeys(("beta1", "beta2", "decay", "drop_path", "test"), _BELOW_ONE),
+    "port": Range(0, 65535),
+}
+"""The range of every number that has one, by the name of its setting; it has the same wherever it is a setting."""
 
 
 def check(condition: bool, message: str) -> None:
@@ -21,6 +67,38 @@ def check_scale(name: str, value: Any) -> None:
     """Raise :class:`InputError` unless the scale called ``name`` is a finite number of 0 or more."""
     usable = isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
     check(usable, f"{name} must be a number of 0 or more, not {value!r}")
+
+
+def check_fields(config: Any, prefix: str = "") -> None:
+    """Raise :class:`InputError` where a field is none of its ``Literal``'s choices, or outside of its range.
+
+    Args:
+        prefix: what messages put before a field's name: "--" of a command, or a section such as "optim.".
+    """
+    for name, hint in typing.get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if value is None:
+            continue
+        choices = [choice for part in (hint, *typing.get_args(hint)) for choice in _choices(part)]
+        if choices:
+            check(value in choices, f"{prefix}{name} must be one of {', '.join(map(str, choices))}, not {value!r}")
+        if name in RANGES and hint is not bool:
+            numbers = value if isinstance(value, tuple) else (value,)
+            fits = all(isinstance(n, Real) and not isinstance(n, bool) and float(n) in RANGES[name] for n in numbers)
+            check(fits, f"{prefix}{name} must be {RANGES[name]}, not {value!r}")
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+
+
+HIDDEN = {"hidden": True}
+"""Metadata of a field that is no option of a command: published checkpoints need it, or it follows from others."""
+
+
+def hidden(default: Any) -> Any:
+    """A field with this default that is no option of a command."""
+    return field(default=default, metadata=HIDDEN)
 
 
 T = TypeVar("T")
@@ -51,7 +129,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
     """Build the config ``cls`` from a plain dict, recursively; unknown keys are an :class:`InputError`."""
-    hints = typing.get_type_hints(cls)
+    hints, values = typing.get_type_hints(cls), renamed(values)
     known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - known)
     if unknown:
@@ -63,6 +141,19 @@ def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
         return cls(**converted)
     except TypeError as error:
         raise InputError(f"{where or cls.__name__} is incomplete or has values of a wrong type: {error}") from error
+
+
+def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by the names that they have now; dotted names and nested settings too."""
+
+    if values.get("kind") == "none" and "decay" in values:  # of the moving average, before a decay of 0 said so
+        values = {**values, "kind": "power", "decay": 0.0}
+
+    def new(name: str) -> str:
+        path, dot, last = name.rpartition(".")
+        return f"{path}{dot}{RENAMED.get(last, last)}"
+
+    return {new(name): renamed(value) if isinstance(value, dict) else value for name, value in values.items()}
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -1,4 +1,4 @@
-"""What can be chosen for the commands that don't train. Torch-free."""
+"""The options of the commands that don't train. Torch-free."""
 
 from __future__ import annotations
 
@@ -7,143 +7,134 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Literal
 
-from flowreel.config.base import check, check_scale
+from flowreel.config.base import check, check_fields, hidden
 from flowreel.config.pipeline import MelConfig
+from flowreel.config.sampling import Precision, SamplingConfig
 
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """A run of ``flowreel prepare``.
-
-    ``codec`` a folder of train-codec, a hub id or a path; without it the small autoencoder is fitted on the clips
-    first, for ``codec_steps``. ``posterior``: the mean of its latents, or a sample. ``dtype``, ``shard_mb``: how
-    latents are stored. ``batch`` frames are encoded together. ``size`` pixels a side, or [height, width]; ``fit``:
-    "crop" the centre, "letterbox" (R-FLAV, bicubic), "stretch", or "random" crops (GenerativeFlow), ``crops`` of each
-    clip. ``flip`` also encodes every clip mirrored left-right, for data.flip of train. ``audio``: "auto" keeps sound
-    if every clip has it, "require" skips clips without, "silence" fills in, "none" drops it. ``channel``: "mean" or
-    the "first" (R-FLAV) of a stereo track. ``peak`` normalises each clip's loudest sample to it (R-FLAV 0.95); 0
-    leaves it. Without them they are those of the codec, if it has been used with sound, else the mean and 0.
-    ``vocoder`` a folder of train-vocoder, for the codec that is kept beside the latents. ``workers`` processes encode
-    clips: 1 is this process alone, 0 as many as there are cores, at most 8, and this process alone where there is
-    little to do; the shards are the same.
-    """
+    """The options of ``flowreel prepare``."""
 
     codec: str = ""
+    """autoencoder: a folder of train-codec, a pipeline, a hub id or a path; without it one is fitted on the clips"""
     size: int | tuple[int, int] = 64
+    """frame size in pixels"""
     fps: float = 10.0
+    """video frames a second"""
     fit: Literal["crop", "letterbox", "stretch", "random"] = "crop"
+    """how frames are brought to size: crop the centre, letterbox (R-FLAV), stretch, or random crops (GenerativeFlow)"""
     crops: int = 1
+    """random crops of each clip"""
     flip: bool = False
+    """also encode every clip mirrored left-right, for train --data.flip"""
     audio: Literal["auto", "require", "silence", "none"] = "auto"
+    """keep audio if every clip has it, require it (skip clips without), fill in silence, or drop it"""
     channel: Literal["mean", "first"] | None = None
+    """which channel of a stereo track; default: that of the codec, else the mean"""
     peak: float | None = None
+    """peak that each clip is normalised to (R-FLAV 0.95), 0 leaves it; default: that of the codec, else 0"""
     posterior: Literal["mean", "sample"] = "mean"
+    """store the mean of the autoencoder's latents, or a sample"""
     dtype: Literal["float16", "float32"] = "float16"
-    shard_mb: int = 64
+    """number format of the stored latents"""
+    shard_mb: int = hidden(64)
     batch: int = 32
+    """frames that are encoded together"""
     seed: int = 0
+    """seed of crops and samples"""
     mel: MelConfig = field(default_factory=MelConfig)
     codec_steps: int = 1200
+    """steps of fitting an autoencoder, where no codec was named"""
     vocoder: str = ""
+    """folder of train-vocoder, to be kept with the codec"""
     workers: int = 0
+    """processes that encode clips: 1 is this one alone, 0 as many as there are cores, up to 8"""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "--")
+        check(min(self.height_width) >= 1, f"--size must be pixels from 1, not {self.size}")
+        check(
+            self.crops == 1 or self.fit == "random",
+            f"--crops is {self.crops}, but --fit {self.fit} always cuts the same: choose --fit random",
+        )
 
     @property
     def height_width(self) -> tuple[int, int]:
         return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
 
 
-def _check_guidance(scale: float | None) -> None:
-    if scale is not None:
-        check_scale("--guidance", scale)
-
-
 @dataclass(frozen=True)
-class GenerateConfig:
-    """A run of ``flowreel generate``. What is None follows from the model.
-
-    ``out`` a file (.mp4, .mkv, .gif, .webp, .png, .wav), or a folder for several; ``label`` a class name or index;
-    ``audio``, ``video``, ``prefix`` a file, or a folder for one output per clip in it; ``batch`` samples are made in
-    step. A folder keeps a note of what its files were made from: the same command makes what is missing. The sampling
-    options are those of :class:`flowreel.pipeline.resolve.Settings`.
-    """
+class GenerateConfig(SamplingConfig):
+    """The options of ``flowreel generate``: those of sampling, and which files to make."""
 
     out: str = "generated"
+    """file to write (.mp4 .mkv .gif .webp .png .wav), or a folder for several"""
     label: str | None = None
+    """class name or index; default: drawn from the seed"""
     count: int = 1
+    """how many clips"""
     seconds: float | None = None
+    """length; default: that of the conditioning, of a clip model's window, or 4 s"""
     seed: int = 0
-    guidance: float | None = None
-    steps: int | None = None
-    warmup_steps: int | None = None
-    solver: Literal["euler", "heun"] | None = None
-    block: int | None = None
-    context: int | None = None
-    lookahead: int | None = None
-    window: int | None = None
+    """seed of the noise"""
     fps: float | None = None
+    """frames a second; other rates than the trained one need rotary positions"""
     audio: str | None = None
+    """audio to make video for: a file, or a folder for one clip per file"""
     video: str | None = None
+    """video to make audio for: a file, or a folder for one clip per file"""
     prefix: str | None = None
-    method: Literal["auto", "hold", "gradient"] = "auto"
-    gradient_scale: float = 25.0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    """clip to continue: a file, or a folder for one clip per file"""
     batch: int = 1
+    """clips that are made together"""
     device: str | None = None
-    audio_scale: float | None = None
-    autoencoder: str | None = None
+    """cpu, cuda, cuda:1, ...; default: a GPU where there is one"""
     vocoder: str | None = None
+    """folder of a vocoder to make audio with; default: the pipeline's"""
 
     def __post_init__(self) -> None:
-        check(self.count >= 1, f"--count must be at least 1, not {self.count}")
-        check(self.batch >= 1, f"--batch must be at least 1, not {self.batch}")
-        _check_guidance(self.guidance)
-        check_scale("--gradient_scale", self.gradient_scale)
+        check_fields(self, "--")
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """The options of sampling alone."""
+        return SamplingConfig(**{name: getattr(self, name) for name in SamplingConfig.__dataclass_fields__})
 
 
 @dataclass(frozen=True)
-class LoadConfig:
-    """How a checkpoint is read, where it does not say everything itself (see ``flowreel.load``)."""
-
-    audio_scale: float | None = None
-    autoencoder: str | None = None
-    vocoder: str | None = None
-
-
-@dataclass(frozen=True)
-class ServeConfig(LoadConfig):
-    """A run of ``flowreel serve``. ``host`` other than this machine's own addresses needs a ``token``, which viewers
-    give as ?token=..., or ``no_token``. ``allow_host``: further names that the server answers to, such as that of a
-    proxy before it, as A,B. ``max_viewers``: 0 is as many as this machine rolls for in real time, at least
-    one. ``broadcast``: one generation, which all viewers see and nobody steers. ``label``, ``seed``, ``guidance``,
-    ``steps`` and ``window`` (frames): what a viewer sees who asks for nothing; without a seed each sees another.
-    ``precision`` "bfloat16" is faster on GPUs and on CPUs that know it. Requests may bring at most ``upload_mb`` and
-    ``media_seconds``, and ask for clips of at most ``clip_seconds``."""
+class ServeConfig:
+    """The options of ``flowreel serve``."""
 
     host: str = "127.0.0.1"
+    """address to listen on; others than this machine's own need a token"""
     port: int = 8000
+    """port to listen on; 0 takes any that is free"""
     token: str = ""
+    """secret that viewers give as ?token=..."""
     no_token: bool = False
+    """let anybody in who can reach the address"""
     allow_host: tuple[str, ...] = ()
+    """further host names that the server answers to, such as that of a proxy before it"""
     max_viewers: int = 0
+    """viewers at a time; 0 is as many as this machine generates for in real time, at least one"""
     broadcast: bool = False
+    """one stream that all viewers see and nobody steers"""
     label: str | None = None
-    seed: int | None = None
-    guidance: float | None = None
+    """class of a stream that asks for none; default: random"""
     steps: int | None = None
+    """solver steps of a stream that asks for none"""
     window: int | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
+    """frames in the window; fewer are faster"""
+    precision: Precision = "float32"
+    """arithmetic of the network; bfloat16 is faster on GPUs and on CPUs that have it"""
     device: str | None = None
-    upload_mb: float = 32.0
-    media_seconds: float = 60.0
-    clip_seconds: float = 30.0
+    """cpu, cuda, cuda:1, ...; default: a GPU where there is one"""
+    vocoder: str | None = None
+    """folder of a vocoder to make audio with; default: the pipeline's"""
 
     def __post_init__(self) -> None:
-        check(0 <= self.port <= 65535, f"--port must be from 0 (any that is free) to 65535, not {self.port}")
-        check(self.max_viewers >= 0, f"--max-viewers must be 0 or more, not {self.max_viewers}")
-        check(self.seed is None or self.seed >= 0, f"--seed must be 0 or more, not {self.seed}")
-        _check_guidance(self.guidance)
-        for name in ("upload_mb", "media_seconds", "clip_seconds"):
-            check(getattr(self, name) > 0, f"--{name} must be above 0, not {getattr(self, name)}")
+        check_fields(self, "--")
         check(
             not self.token or re.fullmatch(r"[\w~.-]{8,200}", self.token) is not None,
             "--token must have 8 to 200 letters, digits or any of _ - . ~",
@@ -151,12 +142,12 @@ class ServeConfig(LoadConfig):
         for name in self.allow_host:
             check(
                 re.fullmatch(r"[\w.-]+", name) is not None or _is_address(name),
-                f"--allow-host takes host names without scheme and port, such as video.example.org, not {name!r}",
+                f"--allow_host takes host names without scheme and port, such as video.example.org, not {name!r}",
             )
         own = self.host in ("127.0.0.1", "::1", "localhost")
         check(
             own or bool(self.token) or self.no_token,
-            f"--host {self.host} lets others in: give --token TEXT, which they must know, or say --no-token",
+            f"--host {self.host} lets others in: give --token TEXT, which they must know, or say --no_token",
         )
 
 
@@ -169,48 +160,62 @@ def _is_address(text: str) -> bool:
 
 
 @dataclass(frozen=True)
-class ConvertConfig(LoadConfig):
-    """A run of ``flowreel convert``. ``dtype`` of the weights as they are stored: float16 takes half the room.
-    ``steps`` (solver steps per turn) and ``guidance`` become what the pipeline samples with by default."""
+class ConvertConfig:
+    """The options of ``flowreel convert``."""
 
     dtype: Literal["float32", "float16"] = "float32"
+    """number format of the stored weights; float16 takes half the space"""
     steps: int | None = None
+    """solver steps per turn that the pipeline samples with by default"""
     guidance: float | None = None
+    """guidance scale that the pipeline samples with by default"""
+    audio_scale: float | None = None
+    """scale of the audio latents, for R-FLAV checkpoints other than the two known ones"""
+    autoencoder: str | None = None
+    """hub id or path of the autoencoder, where the checkpoint does not name the right one"""
+    vocoder: str | None = None
+    """folder of a vocoder to make audio with; default: the pipeline's"""
 
     def __post_init__(self) -> None:
-        check(self.steps is None or self.steps >= 1, f"--steps must be at least 1, not {self.steps}")
-        _check_guidance(self.guidance)
+        check_fields(self, "--")
+
+
+@dataclass(frozen=True)
+class InfoConfig:
+    """The options of ``flowreel info``: none."""
 
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """A run of ``flowreel world``. ``count`` clips of ``seconds`` each, at ``size`` pixels a side and ``fps`` frames a
-    second; the same ``seed`` gives the same clips. ``classes``: of bounce, pendulum, rain, fireworks, which take turns;
-    none is all. ``test`` is the share that goes to OUT/test. ``lossless`` writes Matroska (FFV1, PCM) instead of mp4
-    (H.264, AAC)."""
+    """The options of ``flowreel world``."""
 
     count: int = 400
+    """clips in all"""
     seconds: float = 8.0
+    """length of each clip"""
     seed: int = 0
+    """the same seed gives the same clips"""
     size: int = 64
+    """pixels a side"""
     fps: float = 10.0
+    """frames a second"""
     classes: tuple[str, ...] = ()
+    """of bounce, pendulum, rain, fireworks, which take turns; default: all"""
     test: float = 0.1
+    """share of the clips that goes to OUT/test"""
     lossless: bool = False
+    """write Matroska (FFV1, PCM) instead of mp4 (H.264, AAC)"""
 
     def __post_init__(self) -> None:
-        for name, least in (("count", 1), ("size", 8)):
-            check(getattr(self, name) >= least, f"--{name} must be at least {least}, not {getattr(self, name)}")
-        for name in ("seconds", "fps"):
-            check(getattr(self, name) > 0, f"--{name} must be above 0, not {getattr(self, name)}")
-        check(self.seed >= 0, f"--seed must be 0 or more, not {self.seed}")
-        check(0 <= self.test < 1, f"--test must be a share from 0 to below 1, not {self.test}")
+        check_fields(self, "--")
+        check(self.size >= 8, f"--size must be at least 8, not {self.size}")
 
 
 @dataclass(frozen=True)
 class SynchronyConfig:
-    """A run of ``flowreel synchrony``. ``label``: the class of all clips; without it the names of their folders say it,
-    and where they don't it is guessed from the pictures. ``json``: a file that gets the figures."""
+    """The options of ``flowreel synchrony``."""
 
     label: str = ""
+    """class of all clips; default: the names of their folders, else what the video looks like"""
     json: str = ""
+    """file to write the figures to"""

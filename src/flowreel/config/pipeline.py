@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from flowreel.config.base import check
+from flowreel.config.base import check, check_fields, hidden
 from flowreel.config.rates import exact_rate
 from flowreel.errors import InputError
 
@@ -81,21 +81,29 @@ class Timing:
 @dataclass(frozen=True)
 class MelConfig:
     """A log-mel spectrogram. The defaults are R-FLAV's (arXiv 2503.08307): Slaney mels, natural log clamped at
-    ``floor``, reflect padding of (n_fft - hop)/2, no centring. ``ceiling`` is the magnitude that maps to 1."""
+    ``floor``, reflect padding of (n_fft - hop)/2, no centring."""
 
     sample_rate: int = 16000
+    """audio samples a second"""
     n_fft: int = 2048
+    """length of the Fourier transform, in samples"""
     win_length: int = 1024
+    """length of the Hann window, in samples"""
     hop: int = 160
+    """samples per mel step"""
     bins: int = 256
+    """mel bins"""
     fmin: float = 0.0
+    """lowest frequency, in Hz"""
     fmax: float = 8000.0
+    """highest frequency, in Hz"""
     floor: float = 1e-5
+    """smallest magnitude"""
     ceiling: float = 200.0
+    """magnitude that maps to 1"""
 
     def __post_init__(self) -> None:
-        for name in ("sample_rate", "n_fft", "win_length", "hop", "bins"):
-            check(getattr(self, name) >= 1, f"mel.{name} must be at least 1, not {getattr(self, name)}")
+        check_fields(self, "mel.")
         check(
             self.hop <= self.win_length <= self.n_fft,
             f"mel needs hop <= win_length <= n_fft, not {self.hop}, {self.win_length}, {self.n_fft}",
@@ -176,44 +184,38 @@ class LatentShape:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The architecture, as far as it is chosen (shapes come from the data).
-
-    ``positions``: FLAV takes "learned" (as published) or "rope"; FlowField "sincos", "learned" (over patches) or
-    "rope". ``fusion`` (FLAV): "mean" (a), "joint" (b), "mean_time" (c, the published one). ``fusion_norm`` normalises
-    the means by which the streams modulate each other; without it, as published, they can grow from block to block
-    without bound on what training has not shown. ``drop_path`` and ``temporal_attention`` are FlowField's.
-    """
+    """The architecture, as far as it is chosen: shapes come from the data."""
 
     kind: Literal["flav", "flowfield"] = "flav"
+    """flav rolls video with audio (R-FLAV); flowfield makes clips of video alone (GenerativeFlow)"""
     dim: int = 128
+    """width of the network"""
     depth: int = 6
+    """blocks"""
     heads: int = 4
+    """attention heads"""
     patch: int = 2
-    mlp_ratio: float = 4.0
+    """side of a patch of video latents"""
+    mlp_ratio: float = hidden(4.0)
     positions: Literal["learned", "sincos", "rope"] = "rope"
+    """position embeddings; flav: learned (as published) or rope, flowfield: sincos (as published), learned or rope"""
     fusion: Literal["mean", "joint", "mean_time"] = "mean_time"
+    """flav: how the streams modulate each other, R-FLAV's variants a, b and c"""
     causal: bool = False
+    """flav: frames see no later frames"""
     qk_norm: bool = False
+    """normalise queries and keys"""
     fusion_norm: bool = False
+    """flav: normalise the means of the fusion, which can grow without bound on unseen inputs otherwise"""
     class_dropout: float = 0.1
+    """probability that a class is left out, so that classifier-free guidance works"""
     drop_path: float = 0.0
-    temporal_attention: bool = True
+    """flowfield: probability that a branch is left out (stochastic depth)"""
+    temporal_attention: bool = hidden(True)
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("kind", ("flav", "flowfield")),
-            ("positions", ("learned", "sincos", "rope")),
-            ("fusion", ("mean", "joint", "mean_time")),
-        ):
-            check(
-                getattr(self, name) in known,
-                f"model.{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}",
-            )
-        for name in ("dim", "depth", "heads", "patch"):
-            check(getattr(self, name) >= 1, f"model.{name} must be at least 1, not {getattr(self, name)}")
+        check_fields(self, "model.")
         check(self.dim % self.heads == 0, f"model.dim {self.dim} is not a multiple of model.heads {self.heads}")
-        check(0 <= self.class_dropout <= 1, f"model.class_dropout must be in [0, 1], not {self.class_dropout}")
-        check(0 <= self.drop_path < 1, f"model.drop_path must be in [0, 1), not {self.drop_path}")
         if self.kind == "flav":
             check(
                 self.positions != "sincos",
@@ -235,7 +237,7 @@ class ModelConfig:
 class Trained:
     """What a model has seen in training: other values are refused or warned about when sampling. ``cuts``: windows of
     which the class changes from one frame to the next. ``guidance``: the scale that it learnt and has in one pass,
-    ``given_guidance``, if it is another, the one where a whole sound or picture is given."""
+    ``conditioned_guidance``, if it is another, the one where a whole sound or picture is given."""
 
     window: int
     blocks: tuple[int, ...] = (1,)
@@ -244,7 +246,7 @@ class Trained:
     step: int = 0
     cuts: bool = False
     guidance: float = 1.0
-    given_guidance: float | None = None
+    conditioned_guidance: float | None = None
     lookaheads: tuple[int, ...] = ()
 
 

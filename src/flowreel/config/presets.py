@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from flowreel.config import (
     DataConfig,
     EMAConfig,
+    FlowOptimConfig,
     ModelConfig,
     ObjectiveConfig,
-    OptimConfig,
     RoleShares,
     TrainConfig,
     VideoCodecConfig,
@@ -105,7 +105,7 @@ def _laptop() -> TrainConfig:
         model=ModelConfig(dim=128, depth=6, heads=4, patch=2),
         objective=ObjectiveConfig(roles=ALL_ROLES, contexts=(2, 4)),
         data=DataConfig(window=10),
-        optim=OptimConfig(lr=5e-4, warmup=50),
+        optim=FlowOptimConfig(lr=5e-4, warmup=50),
     )
 
 
@@ -127,10 +127,10 @@ def _world() -> TrainConfig:
             roles=RoleShares(joint=0.4, independent=0.1, audio_clean=0.3, video_clean=0.08, context=0.12),
             blocks=(2,),
             contexts=(4,),
-            wear=0.2,
+            degrade=0.2,
         ),
         data=DataConfig(window=24, cut=0.1),
-        optim=OptimConfig(kind="muon", lr=2e-3, warmup=100, schedule="cosine", final=0.02),
+        optim=FlowOptimConfig(kind="muon", lr=2e-3, warmup=100, schedule="cosine", final=0.02),
     )
 
 
@@ -144,7 +144,7 @@ def _small() -> TrainConfig:
         preview=2000,
         log=50,
         model=replace(model("FLAV-S/2"), positions="rope", qk_norm=True),
-        optim=OptimConfig(lr=2e-4, warmup=1000),
+        optim=FlowOptimConfig(lr=2e-4, warmup=1000),
     )
 
 
@@ -155,7 +155,7 @@ def _clip() -> TrainConfig:
         model=ModelConfig(kind="flowfield", dim=192, depth=4, heads=8, patch=2, positions="sincos"),
         objective=ObjectiveConfig(blocks=(16,)),
         data=DataConfig(window=16),
-        optim=OptimConfig(lr=5e-4, warmup=50),
+        optim=FlowOptimConfig(lr=5e-4, warmup=50),
     )
 
 
@@ -170,7 +170,7 @@ def _rflav(name: str) -> TrainConfig:
         model=replace(model(name), causal=True),
         objective=ObjectiveConfig(weight="logit_normal"),
         data=DataConfig(window=10),
-        optim=OptimConfig(lr=1e-4, beta2=0.999, weight_decay=0.02, warmup=0),
+        optim=FlowOptimConfig(lr=1e-4, beta2=0.999, weight_decay=0.02, warmup=0),
         ema=EMAConfig(kind="power", power=0.75, decay=0.9999),
     )
 
@@ -186,8 +186,8 @@ def _generativeflow(name: str) -> TrainConfig:
         model=model(name),
         objective=ObjectiveConfig(blocks=(72,)),
         data=DataConfig(window=72, flip=0.5),
-        optim=OptimConfig(lr=1e-4, beta2=0.95, weight_decay=0.1, warmup=0),
-        ema=EMAConfig(kind="none"),
+        optim=FlowOptimConfig(lr=1e-4, beta2=0.95, weight_decay=0.1, warmup=0),
+        ema=EMAConfig(decay=0.0),
     )
 
 

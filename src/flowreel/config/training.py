@@ -1,4 +1,4 @@
-"""What can be chosen for a training run, its defaults, and which combinations are impossible. Torch-free."""
+"""The options of training runs, and which combinations are impossible. Torch-free."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from flowreel.config.base import check
+from flowreel.config.base import HIDDEN, check, check_fields, hidden
 from flowreel.config.pipeline import MelConfig, ModelConfig
+from flowreel.config.sampling import Precision
 
 # --- objective ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class RoleShares:
-    """How often a training sample plays each role. Shares are relative: they are divided by their sum.
-
-    ``joint``: both streams share one progress u; ``independent``: each stream has its own u; ``audio_clean`` and
-    ``video_clean``: that stream is given (t = 1); ``context``: the oldest frames are given. A video-only model uses
-    ``joint`` and ``context`` alone.
-    """
+    """How often a training sample has each role. Shares are relative: they are divided by their sum."""
 
     joint: float = 1.0
+    """share of samples in which both streams have one progress"""
     independent: float = 0.0
+    """share of samples in which each stream has a progress of its own"""
     audio_clean: float = 0.0
+    """share of samples with clean audio (t = 1): trains audio to video"""
     video_clean: float = 0.0
+    """share of samples with clean video: trains video to audio"""
     context: float = 0.0
+    """share of samples whose oldest frames are clean: trains continuation"""
 
     def __post_init__(self) -> None:
         shares = dataclasses.asdict(self)
@@ -36,39 +37,37 @@ class RoleShares:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What training draws: roles, the share of warm-up (``ramp``) among rolling samples, blocks and contexts (each
-    drawn evenly from its list; ``contexts`` are for the role ``context``, ``lookaheads``, frames at the window's end
-    that stay noise, for those of a given stream), the law of u, the per-frame weight. ``wear`` is the share of samples
-    whose older frames are worn, so that a model mends its own errors in long rolls.
-    ``guidance`` above 1 is learnt, so that sampling has it in one pass: half the work of guiding while sampling;
-    ``given_guidance``, if it is another, by the samples that are given a whole stream."""
+    """What is drawn for a training sample, and how its loss is weighted."""
 
     roles: RoleShares = field(default_factory=RoleShares)
     warmup: float = 0.2
+    """share of the rolling samples that are of the first window, which is still filling"""
     blocks: tuple[int, ...] = (1,)
+    """frames that are finished together, drawn evenly from the list; the window's length makes clips"""
     contexts: tuple[int, ...] = ()
+    """clean frames of role context, drawn evenly from the list"""
     lookaheads: tuple[int, ...] = ()
-    progress: Literal["uniform", "logit_normal"] = "uniform"
+    """frames at the window's end that stay noise beside a clean stream, drawn evenly from the list"""
     weight: Literal["none", "logit_normal"] = "none"
-    wear: float = 0.0
+    """weight of a frame's loss by its time; logit_normal as R-FLAV"""
+    degrade: float = 0.0
+    """share of samples with degraded history, which teaches the model to correct its own drift in long rolls"""
     guidance: float = 1.0
-    given_guidance: float | None = None
+    """guidance scale that the model learns, so that it samples guided in one pass; 1 is none"""
+    conditioned_guidance: float | None = None
+    """the same for samples with a clean stream; default: as guidance"""
 
     def __post_init__(self) -> None:
-        for name in ("guidance", "given_guidance"):
+        check_fields(self, "objective.")
+        for name in ("guidance", "conditioned_guidance"):
             value = getattr(self, name)
-            check(value is None or 1 <= value < math.inf, f"objective.{name} must be 1 or more, not {value}")
+            check(value is None or 1 <= value < math.inf, f"objective.{name} must be at least 1, not {value}")
         check(
-            self.given_guidance is None or self.roles.audio_clean + self.roles.video_clean > 0,
-            f"objective.given_guidance {self.given_guidance} is for samples that are given a whole stream: give "
+            self.conditioned_guidance is None or self.roles.audio_clean + self.roles.video_clean > 0,
+            f"objective.conditioned_guidance {self.conditioned_guidance} is for samples with a clean stream: give "
             "objective.roles.audio_clean or objective.roles.video_clean a share above 0, or leave it out",
         )
-        for name in ("warmup", "wear"):
-            check(0 <= getattr(self, name) <= 1, f"objective.{name} must be in [0, 1], not {getattr(self, name)}")
-        known = {"progress": ("uniform", "logit_normal"), "weight": ("none", "logit_normal")}
-        for name, options in known.items():
-            value = getattr(self, name)
-            check(value in options, f"objective.{name} must be {' or '.join(options)}, not {value!r}")
+        check(0 <= self.warmup <= 1, f"objective.warmup must be at least 0 and at most 1, not {self.warmup}")
         check(
             bool(self.blocks) and min(self.blocks) >= 1,
             f"objective.blocks must list whole numbers from 1, not {self.blocks}",
@@ -82,108 +81,119 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Windows of ``window`` frames, every ``stride``-th frame, flipped left-right with probability ``flip``, and with
-    probability ``cut`` the beginning of one clip and the rest of another (a model that has seen cuts follows a change
-    of class with one); of the first ``limit`` clips alone if above 0 (for over-fitting on purpose). ``validation``: how
-    many windows of the test clips a validation loss is over."""
+    """The windows of clips that a model is trained on."""
 
     window: int = 10
-    stride: int = 1
+    """frames of a window"""
     flip: float = 0.0
+    """probability that a window is mirrored left-right; needs prepare --flip"""
     cut: float = 0.0
-    limit: int = 0
+    """probability of a cut from one clip to another, so that the model follows a change of class with one"""
     workers: int = 0
-    validation: int = 64
+    """processes that read; 0 is the training process itself"""
+    validation: int = hidden(64)
 
     def __post_init__(self) -> None:
-        for name in ("workers", "validation"):
-            check(getattr(self, name) >= 0, f"data.{name} must be 0 or more, not {getattr(self, name)}")
+        check_fields(self, "data.")
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with weight decay on matrices alone, linear warm-up, then constant or cosine down to ``final`` * lr.
-    ``kind`` "muon" steps the matrices within a flow's blocks by Muon, at the same lr and decay."""
+    """AdamW with weight decay on matrices alone, a linear warm-up, then a constant or a cosine schedule."""
 
-    kind: Literal["adamw", "muon"] = "adamw"
+    kind: Literal["adamw", "muon"] = hidden("adamw")
     lr: float = 3e-4
-    beta1: float = 0.9
+    """learning rate"""
+    beta1: float = hidden(0.9)
     beta2: float = 0.99
-    eps: float = 1e-8
+    """decay of the second moment"""
     weight_decay: float = 0.02
+    """weight decay of matrices"""
     warmup: int = 50
+    """steps over which the learning rate rises"""
     schedule: Literal["constant", "cosine"] = "constant"
+    """learning rate after the warm-up"""
     final: float = 0.1
+    """where the cosine ends, as a share of lr"""
     clip: float = 1.0
+    """largest norm of the gradient; 0 does not clip"""
     accumulate: int = 1
+    """micro-batches that a batch is split into, to save memory"""
 
     def __post_init__(self) -> None:
-        check(self.kind in ("adamw", "muon"), f"optim.kind must be adamw or muon, not {self.kind!r}")
-        check(self.lr > 0, f"optim.lr must be above 0, not {self.lr}")
-        for name in ("beta1", "beta2"):
-            check(0 <= getattr(self, name) < 1, f"optim.{name} must be in [0, 1), not {getattr(self, name)}")
-        for name in ("eps", "weight_decay", "warmup", "clip"):
-            check(getattr(self, name) >= 0, f"optim.{name} must be 0 or more, not {getattr(self, name)}")
-        check(0 <= self.final <= 1, f"optim.final must be in [0, 1], not {self.final}")
+        check_fields(self, "optim.")
+        check(self.warmup >= 0, f"optim.warmup must be at least 0, not {self.warmup}")
+
+
+@dataclass(frozen=True)
+class FlowOptimConfig(OptimConfig):
+    """The optimizer of a flow model, which can be Muon for the matrices within blocks."""
+
+    kind: Literal["adamw", "muon"] = "adamw"
+    """optimizer; muon steps the matrices within blocks by Muon, at the same lr and decay"""
 
 
 @dataclass(frozen=True)
 class EMAConfig:
-    """The moving average of the weights: ``power`` decays with 1 - (1 + step)^-power up to ``decay``; ``fixed`` with
-    ``decay``; ``none`` exports the raw weights."""
+    """The moving average of the weights, which is what is exported."""
 
-    kind: Literal["power", "fixed", "none"] = "power"
-    power: float = 0.75
+    kind: Literal["power", "fixed"] = hidden("power")
+    power: float = hidden(0.75)
     decay: float = 0.9999
+    """highest decay of the moving average of the weights; 0 exports the weights themselves"""
 
     def __post_init__(self) -> None:
-        check(0 <= self.decay < 1, f"ema.decay must be in [0, 1), not {self.decay}")
-        check(self.power > 0, f"ema.power must be above 0, not {self.power}")
+        check_fields(self, "ema.")
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """What every training run has, of a flow or of a codec. ``batch`` is the global batch, over all processes and
-    accumulation steps. ``precision`` "bfloat16" is autocast. ``checkpointing`` recomputes blocks to save memory. Every
-    ``log`` steps a line, every ``save`` steps a checkpoint (the newest ``keep`` stay), every ``preview`` steps a
-    preview and every ``validate`` steps a look at the test clips; 0 does without. ``nonfinite``: what a loss that is
-    not finite does, "stop" the run or "skip" the step. ``sharding`` "fsdp" spreads weights, gradients and optimizer
-    over the processes (FSDP2) instead of copying them. ``tracker``: where curves go beside loss.csv and loss.png."""
+    """The options of every training run, of a flow model or of a codec."""
 
     steps: int = 1000
+    """optimizer steps in all"""
     batch: int = 16
+    """samples per step, over all processes and micro-batches"""
     seed: int = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    """seed of everything that is drawn"""
+    precision: Precision = "float32"
+    """arithmetic; bfloat16 is autocast"""
     compile: bool = False
-    checkpointing: bool = False
+    """compile the network with torch.compile"""
     log: int = 10
+    """steps between lines of the log"""
     save: int = 200
+    """steps between checkpoints"""
     keep: int = 2
+    """how many of the newest checkpoints stay"""
     preview: int = 200
+    """steps between previews; 0 makes none"""
     validate: int = 200
-    nonfinite: Literal["stop", "skip"] = "stop"
-    sharding: Literal["none", "fsdp"] = "none"
-    tracker: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
+    """steps between validation losses on the test clips; 0 makes none"""
+    tracker: Literal["none", "tensorboard", "wandb"] = "none"
+    """where curves go besides loss.csv and loss.png"""
     optim: OptimConfig = field(default_factory=OptimConfig)
     ema: EMAConfig = field(default_factory=EMAConfig)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "log", "save", "keep"):
-            check(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("preview", "validate", "seed"):
-            check(getattr(self, name) >= 0, f"{name} must be 0 or more, not {getattr(self, name)}")
+        check_fields(self)
         check(
-            self.optim.accumulate >= 1 and self.batch % self.optim.accumulate == 0,
+            self.batch % self.optim.accumulate == 0,
             f"batch {self.batch} is not a multiple of optim.accumulate {self.optim.accumulate}",
         )
 
 
 @dataclass(frozen=True)
 class TrainConfig(LoopConfig):
-    """A run of ``flowreel train``. ``init``: the pipeline to start from (a folder, a shipped name, a hub id); its
-    architecture and scales are taken, and its classes where the data has them too."""
+    """The options of ``flowreel train``."""
 
     init: str = ""
+    """pipeline to train further: a folder, a shipped name or a hub id; its architecture and scales are taken"""
+    checkpointing: bool = False
+    """recompute blocks in the backward pass, to save memory"""
+    sharding: Literal["none", "fsdp"] = "none"
+    """fsdp spreads weights, gradients and optimizer over the processes (FSDP2) instead of copying them"""
+    optim: FlowOptimConfig = field(default_factory=FlowOptimConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -210,109 +220,101 @@ class TrainConfig(LoopConfig):
 
 @dataclass(frozen=True)
 class CodecTrainConfig(LoopConfig):
-    """A run of ``flowreel train-codec``: our small autoencoder on single frames. ``frames`` is how many, drawn evenly
-    from the clips, are held in memory. ``adversarial`` above 0 weighs a patch discriminator's judgement, from step
-    ``adversarial_start`` on; try 0.003, as from about 0.03 the discriminator learns nothing."""
+    """The options of ``flowreel train-codec``: the small autoencoder, on single frames."""
 
     steps: int = 1200
     batch: int = 8
     save: int = 300
     preview: int = 300
     size: int = 64
+    """pixels a side of the frames it is trained on; it encodes any size"""
     fps: float = 10.0
+    """frames a second that clips are read at"""
     frames: int = 4000
+    """frames, drawn evenly from the clips, that are held in memory"""
     channels: int = 8
+    """channels of the latents"""
     width: int = 32
+    """channels of the network at its widest resolution"""
     kl: float = 1e-4
+    """weight of the KL divergence of the latents"""
     adversarial: float = 0.0
+    """weight of a patch discriminator; try 0.003, as from about 0.03 it learns nothing"""
     adversarial_start: int = 600
+    """first step of the discriminator"""
     fit: Literal["crop", "letterbox", "stretch"] = "crop"
+    """how frames are brought to size"""
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-3, beta2=0.95, warmup=50, schedule="cosine"))
     ema: EMAConfig = field(default_factory=lambda: EMAConfig(kind="fixed", decay=0.99))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.fps > 0, f"fps must be above 0, not {self.fps}")
-        check(self.frames >= 1, f"frames must be at least 1, not {self.frames}")
-        check(self.adversarial >= 0, f"adversarial must be 0 or more, not {self.adversarial}")
 
 
 @dataclass(frozen=True)
 class SinusoidsTrainConfig:
-    """The vocoder of kind "sinusoids": ``bands``, each with an oscillator and a noise, divide the mel bins: 0 is as
-    many as do, up to 64; ``points`` is at how many instants of a mel step they are controlled, ``width`` and ``layers``
-    the size of its network.
-    ``spectrum_weight``, ``mel_weight`` and ``frequency_weight`` weigh its losses. ``disturbance``: the log-mel that
-    it learns from is blurred and has noise in it, up to so many nats, as one that a model has generated. ``exercises``:
-    the share of samples that are tones of our own instead of the clips' sound, for what the clips don't have."""
+    """The vocoder of kind sinusoids: bands of the log-mel, each with an oscillator and a noise."""
 
     bands: int = 0
+    """bands that divide the mel bins; 0 is as many as divide them, up to 64"""
     points: int = 4
+    """instants of a mel step at which a band is controlled"""
     width: int = 48
+    """channels of the network"""
     layers: int = 3
-    spectrum_weight: float = 1.0
-    mel_weight: float = 1.0
-    frequency_weight: float = 2.0
-    disturbance: float = 0.25
-    exercises: float = 0.25
+    """layers of the network"""
+    spectrum_weight: float = hidden(1.0)
+    mel_weight: float = hidden(1.0)
+    frequency_weight: float = hidden(2.0)
+    disturbance: float = hidden(0.25)
+    exercises: float = hidden(0.25)
 
     def __post_init__(self) -> None:
-        for name in ("spectrum_weight", "mel_weight", "frequency_weight", "disturbance", "exercises"):
-            check(getattr(self, name) >= 0, f"sinusoids.{name} must be 0 or more, not {getattr(self, name)}")
-
-
-_HIFIGAN = (
-    "width",
-    "rates",
-    "kernels",
-    "resblock_kernels",
-    "discriminator",
-    "mel_weight",
-    "feature_weight",
-    "adversarial",
-    "adversarial_start",
-)
-"""Options of train-vocoder that are for this kind alone."""
+        check_fields(self, "sinusoids.")
 
 
 @dataclass(frozen=True)
 class VocoderTrainConfig(LoopConfig):
-    """A run of ``flowreel train-vocoder`` on the sound of the clips. ``kind``: "hifigan", a HiFi-GAN, or "sinusoids",
-    oscillators and noise: steady tones after minutes, without a GPU. At most ``seconds`` of sound, drawn evenly from
-    the clips, are held in memory; a sample is ``segment`` mel steps. ``channel`` and ``peak`` are those of prepare.
+    """The options of ``flowreel train-vocoder``, on the audio of the clips."""
 
-    A HiFi-GAN begins ``width`` channels wide and upsamples by ``rates`` (their product is mel.hop). ``mel_weight``,
-    ``feature_weight`` and ``adversarial`` weigh its losses; the discriminators, ``discriminator`` channels wide at
-    first, begin at step ``adversarial_start``. What is the other kind's alone is in ``sinusoids``."""
-
-    kind: Literal["hifigan", "sinusoids"] = "hifigan"
+    kind: Literal["sinusoids", "hifigan"] = "sinusoids"
+    """oscillators and noise, which have steady tones after minutes without a GPU, or a HiFi-GAN"""
+    like: str = ""
+    """prepared folder, codec or pipeline whose log-mel, channel and peak it is for; default: the log-mel of R-FLAV"""
     steps: int = 3000
     batch: int = 4
     save: int = 500
     preview: int = 500
     seconds: float = 1200.0
+    """seconds of audio, drawn evenly from the clips, that are held in memory"""
     segment: int = 32
+    """mel steps of a training sample"""
     width: int = 128
+    """HiFi-GAN: channels at its start"""
     rates: tuple[int, ...] = (8, 5, 4)
-    kernels: tuple[int, ...] = (16, 10, 8)
-    resblock_kernels: tuple[int, ...] = (3, 7)
+    """HiFi-GAN: upsampling rates; their product is the hop of the log-mel"""
+    resblock_kernels: tuple[int, ...] = hidden((3, 7))
     discriminator: int = 8
-    mel_weight: float = 45.0
-    feature_weight: float = 2.0
+    """HiFi-GAN: channels of the discriminators at their start"""
+    mel_weight: float = hidden(45.0)
+    feature_weight: float = hidden(2.0)
     adversarial: float = 1.0
+    """HiFi-GAN: weight of the discriminators"""
     adversarial_start: int = 2000
-    channel: Literal["mean", "first"] = "mean"
-    peak: float = 0.0
-    mel: MelConfig = field(default_factory=MelConfig)
+    """HiFi-GAN: first step of the discriminators"""
+    channel: Literal["mean", "first"] = hidden("mean")
+    peak: float = hidden(0.0)
+    mel: MelConfig = field(default_factory=MelConfig, metadata=HIDDEN)
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(lr=2e-3, beta1=0.8, beta2=0.99, weight_decay=0.01, schedule="cosine")
     )
     ema: EMAConfig = field(default_factory=lambda: EMAConfig(kind="fixed", decay=0.99))
     sinusoids: SinusoidsTrainConfig = field(default_factory=SinusoidsTrainConfig)
 
+    @property
+    def kernels(self) -> tuple[int, ...]:
+        """Kernel sizes of HiFi-GAN's upsampling layers."""
+        return tuple(2 * rate for rate in self.rates)
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.kind in ("hifigan", "sinusoids"), f"kind must be hifigan or sinusoids, not {self.kind!r}")
         if self.kind == "hifigan":
             check(
                 self.sinusoids == SinusoidsTrainConfig(),
@@ -320,5 +322,6 @@ class VocoderTrainConfig(LoopConfig):
             )
         else:
             defaults = {field.name: field.default for field in dataclasses.fields(self)}
-            given = [name for name in _HIFIGAN if getattr(self, name) != defaults[name]]
-            check(not given, f"for kind hifigan alone: {', '.join(given)}; the other's options are sinusoids.*")
+            only = ("width", "rates", "discriminator", "adversarial", "adversarial_start")
+            chosen = [name for name in only if getattr(self, name) != defaults[name]]
+            check(not chosen, f"for kind hifigan alone: {', '.join(chosen)}; the other's options are sinusoids.*")

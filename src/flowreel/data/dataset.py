@@ -21,6 +21,7 @@ from torch.utils.data import Dataset, Sampler
 
 from flowreel.codec import Codec
 from flowreel.config import CodecConfig, DataConfig, LatentShape, Timing, from_dict
+from flowreel.config.base import check
 from flowreel.config.presets import MIRRORING
 from flowreel.data.shards import MIRRORED, open_shard, read_index
 from flowreel.errors import InputError
@@ -40,8 +41,7 @@ class WindowDataset(Dataset):
     ``len(classes)``, the null class. ``scales`` takes the place of the folder's own codec settings, whose statistics
     make model latents: a model that is trained further keeps those that it knows.
 
-    Raises :class:`InputError` for a folder that is not prepared, an unknown split, a stride with sound (mel steps can't
-    be skipped), and where no clip is long enough.
+    Raises :class:`InputError` for a folder that is not prepared, an unknown split, and where no clip is long enough.
     """
 
     def __init__(
@@ -54,32 +54,20 @@ class WindowDataset(Dataset):
         scales: CodecConfig | None = None,
     ) -> None:
         config = config or DataConfig()
-        _check_config(config, seed)
+        check(seed >= 0, f"seed must be 0 or more, not {seed}")
         self.folder, self.split, self.config, self.seed = Path(folder), split, config, seed
         self.index = read_index(self.folder)
         self.classes: tuple[str, ...] = tuple(self.index["classes"])
         self.codec_config = scales or from_dict(CodecConfig, self.index["codec"], "codec")
-        self._set_clock()
+        self.timing = from_dict(Timing, self.index["timing"], "timing")
+        self.shape = from_dict(LatentShape, self.index["shape"], "shape")
         self._codec = Codec(self.codec_config, self.timing)
         self._mirrored = bool(self.index.get(MIRRORED))
         self._flips = self._can_flip(report)
-        self._span = (config.window - 1) * config.stride + 1
         self._numbers = self._usable(report)
         self.entries: list[dict[str, Any]] = [self.index["splits"][split][number] for number in self._numbers]
         self._shards: dict[str, Any] = {}
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
-
-    def _set_clock(self) -> None:
-        stored = from_dict(Timing, self.index["timing"], "timing")
-        shape = from_dict(LatentShape, self.index["shape"], "shape")
-        stride = self.config.stride
-        if stride > 1 and stored.has_audio:
-            raise InputError(
-                f"data.stride is {stride}, but {self.folder} has sound, whose mel steps can't be skipped: "
-                "leave the stride at 1, or prepare with --audio none or a lower --fps"
-            )
-        self.timing = stored if stride == 1 else Timing(stored.fps / stride, 0, 0)
-        self.shape = LatentShape(**{**vars(shape), "fps": self.timing.fps})
 
     def _can_flip(self, report: Callable[[str], None] | None) -> bool:
         """Whether there are latents of mirrored pictures, or those that are there can be mirrored."""
@@ -97,17 +85,17 @@ class WindowDataset(Dataset):
             filled = ", ".join(name for name, entries in splits.items() if entries)
             raise InputError(f"{self.folder} has no clips in split {self.split!r}; it has: {filled}")
         entries = splits[self.split]
-        usable = [number for number, entry in enumerate(entries) if entry["frames"] >= self._span]
-        self.left_out: list[str] = [entry["path"] for entry in entries if entry["frames"] < self._span]
+        usable = [number for number, entry in enumerate(entries) if entry["frames"] >= self.config.window]
+        self.left_out: list[str] = [entry["path"] for entry in entries if entry["frames"] < self.config.window]
         if not usable:
             longest = max(entry["frames"] for entry in entries)
             raise InputError(
-                f"no clip of split {self.split!r} in {self.folder} has the {self._span} frames of a window "
-                f"(data.window {self.config.window}, data.stride {self.config.stride}): the longest has {longest}"
+                f"no clip of split {self.split!r} in {self.folder} has the {self.config.window} frames of a window "
+                f"(data.window): the longest has {longest}"
             )
         if self.left_out and report:
-            report(f"left out {len(self.left_out)} of {len(entries)} clips, shorter than {self._span} frames")
-        return usable[: self.config.limit or None]
+            report(f"left out {len(self.left_out)} of {len(entries)} clips, shorter than {self.config.window} frames")
+        return usable
 
     def __len__(self) -> int:
         """The number of usable clips: an epoch."""
@@ -136,7 +124,7 @@ class WindowDataset(Dataset):
 
     def _window(self, entry: dict[str, Any], rng: np.random.Generator) -> Latents:
         """Model latents of a window of one clip, drawn by chance."""
-        start = int(rng.integers(entry["frames"] - self._span + 1))
+        start = int(rng.integers(entry["frames"] - self.config.window + 1))
         flip = rng.random() < self.config.flip and self._flips
         latents = self._codec.to_model(self._read(entry, start, flip and self._mirrored))
         if flip and not self._mirrored:
@@ -162,27 +150,13 @@ class WindowDataset(Dataset):
         shard = self._shards.get(entry["shard"])
         if shard is None:
             shard = self._shards[entry["shard"]] = open_shard(self.folder / entry["shard"])
-        window = slice(start, start + self._span)
+        window = slice(start, start + self.config.window)
         names = {stream: MIRRORED if mirrored and stream == "video" else stream for stream in self.shape.streams}
-        return {
-            stream: shard.get_slice(f"{entry['key']}.{name}")[window][:: self.config.stride].float()
-            for stream, name in names.items()
-        }
+        return {stream: shard.get_slice(f"{entry['key']}.{name}")[window].float() for stream, name in names.items()}
 
     def __getstate__(self) -> dict[str, Any]:
         # Open shards can't travel to another process: each opens its own.
         return {**self.__dict__, "_shards": {}}
-
-
-def _check_config(config: DataConfig, seed: int) -> None:
-    for name, least in (("window", 1), ("stride", 1), ("limit", 0)):
-        if getattr(config, name) < least:
-            raise InputError(f"data.{name} must be at least {least}, not {getattr(config, name)}")
-    for name in ("flip", "cut"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise InputError(f"data.{name} is a probability in [0, 1], not {getattr(config, name)}")
-    if seed < 0:
-        raise InputError(f"seed must be 0 or more, not {seed}")
 
 
 class GlobalOrder(Sampler[list[int]]):

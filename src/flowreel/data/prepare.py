@@ -62,7 +62,7 @@ def prepare(
 
     clips, out = Path(clips), Path(out)
     with together() as processes:
-        _check(config)
+        Timing(config.fps, 0, 0)  # which checks the rate
         report = report if processes.lead else silent
         with held(out, report) if processes.lead else nullcontext():
             if is_store(clips):
@@ -221,27 +221,3 @@ class _Preparation:
         Parts(self.out).remove()
         if self.skipped.entries:
             self.report(f"skipped {len(self.skipped.entries)} of {len(plan.sources)} clips: {self.skipped.summary()}")
-
-
-def _check(config: PrepareConfig) -> None:
-    choices = {
-        "fit": ("crop", "letterbox", "stretch", "random"),
-        "audio": ("auto", "require", "silence", "none"),
-        "channel": ("mean", "first"),
-        "posterior": ("mean", "sample"),
-        "dtype": ("float16", "float32"),
-    }
-    for name, known in choices.items():
-        if getattr(config, name) not in (*known, *([None] if name == "channel" else [])):
-            raise InputError(f"{name} must be one of {', '.join(known)}, not {getattr(config, name)!r}")
-    least = {"crops": 1, "shard_mb": 1, "batch": 1, "codec_steps": 1, "seed": 0, "workers": 0}
-    for name, bound in least.items():
-        if getattr(config, name) < bound:
-            raise InputError(f"{name} must be at least {bound}, not {getattr(config, name)}")
-    if min(config.height_width) < 1:
-        raise InputError(f"size must be pixels from 1, not {config.size}")
-    if config.crops > 1 and config.fit != "random":
-        raise InputError(f"crops is {config.crops}, but fit {config.fit!r} always cuts the same: choose --fit random")
-    if config.peak is not None and not 0 <= config.peak <= 1:
-        raise InputError(f"peak must be in [0, 1] (0 leaves the loudness), not {config.peak}")
-    Timing(config.fps, 0, 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -31,7 +30,6 @@ def draw_times(
     blocks: Sequence[int] = (1,),
     contexts: Sequence[int] = (),
     lookaheads: Sequence[int] = (),
-    progress: Literal["uniform", "logit_normal"] = "uniform",
 ) -> dict[str, Tensor]:
     """Draw the role of one sample and from it the time of every frame.
 
@@ -44,7 +42,6 @@ def draw_times(
         blocks, contexts, lookaheads: drawn evenly; contexts for the role ``context`` alone, lookaheads (how many frames
             at the end stay noise) for the roles that are given a whole stream, and with none as one more of them for
             ``joint``, which guidance by what is given compares those with.
-        progress: the law of u; ``logit_normal`` is sigmoid of a standard normal.
 
     Returns:
         stream -> (frames,) times in [0, 1]; exactly 1 where a frame is given, exactly 0 where it stays noise.
@@ -58,11 +55,7 @@ def draw_times(
     schedule = ramp if _uniform(generator) < warmup else roll
 
     def times() -> Tensor:
-        u = (
-            torch.sigmoid(torch.randn(1, generator=generator))
-            if progress == "logit_normal"
-            else torch.rand(1, generator=generator)
-        )
+        u = torch.rand(1, generator=generator)
         t = schedule(u, frames, block, context, lookahead)[0]
         end = frames - lookahead
         return torch.cat([t[:context], t[context:end].clamp(EDGE, 1 - EDGE), t[end:]])

@@ -6,11 +6,10 @@ length of what is generated. Which files there are to make is known by ``outputs
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flowreel.config import GenerateConfig
 from flowreel.errors import InputError
@@ -28,7 +27,6 @@ from flowreel.pipeline.outputs import (
     single_file,
 )
 from flowreel.pipeline.pipeline import Pipeline
-from flowreel.pipeline.resolve import Settings
 from flowreel.utils.distributed import device
 from flowreel.utils.locking import held
 from flowreel.utils.reporting import Progress, Report
@@ -98,7 +96,7 @@ def _make(
         labels, seeds = [output.label for output in batch], [output.seed for output in batch]
         watched = _Watch(progress, batch, made, len(outputs))
         chunks = pipeline.clips(
-            labels, seeds, seconds=config.seconds, given=read[1], watch=watched.share, **_settings(config)
+            labels, seeds, seconds=config.seconds, given=read[1], watch=watched.share, **vars(config.sampling)
         )
         if folder is not None and not made:
             folder.note()
@@ -155,13 +153,8 @@ def _summary(outputs: list[Output], made: int, config: GenerateConfig, share: Sh
 
 def _load(pipe: str | Path, config: GenerateConfig, share: Share) -> Pipeline:
     own = device() if share.world > 1 and config.device in (None, "cuda") else config.device
-    given = {name: getattr(config, name) for name in ("audio_scale", "autoencoder", "vocoder")}
-    pipeline = load(pipe, device=own, **given)
+    pipeline = load(pipe, device=own, vocoder=config.vocoder)
     return pipeline if config.fps is None else pipeline.at(config.fps)
-
-
-def _settings(config: GenerateConfig) -> dict[str, Any]:
-    return {f.name: getattr(config, f.name) for f in dataclasses.fields(Settings)}
 
 
 def _batches(outputs: list[Output], size: int) -> Iterator[list[Output]]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from flowreel.config import LoadConfig, PipelineConfig
+from flowreel.config import PipelineConfig
 from flowreel.models import build
 from flowreel.pipeline.loading import load
 from flowreel.pipeline.pipeline import Pipeline
@@ -16,9 +16,9 @@ from flowreel.pipeline.resolve import makes_clips
 from flowreel.utils.reporting import Report
 
 
-def info(pipe: str | Path | Pipeline, config: LoadConfig, report: Report) -> dict[str, Any]:
+def info(pipe: str | Path | Pipeline, report: Report) -> dict[str, Any]:
     """Report sizes, clocks, classes and arithmetic, a line each, and return them."""
-    pipeline = pipe if isinstance(pipe, Pipeline) else load(pipe, device="cpu", **vars(config))
+    pipeline = pipe if isinstance(pipe, Pipeline) else load(pipe, device="cpu")
     c, m = pipeline.config, pipeline.config.model
     shape, trained = c.shape, c.trained
     factor, forward = c.codec.video.factor, forward_flops(c)
@@ -27,7 +27,8 @@ def info(pipe: str | Path | Pipeline, config: LoadConfig, report: Report) -> dic
     seen = f"blocks {_list(trained.blocks)}; contexts {_list(trained.contexts)}; roles {_list(trained.roles)}"
     seen += f"; lookaheads {_list(trained.lookaheads)}" if trained.lookaheads else ""
     seen += f"; guidance {trained.guidance:g} learnt" if trained.guidance != 1 else ""
-    seen += f"; guidance {trained.given_guidance:g} by what is given" if trained.given_guidance is not None else ""
+    if trained.conditioned_guidance is not None:
+        seen += f"; guidance {trained.conditioned_guidance:g} with conditioning"
     facts: dict[str, Any] = {
         "model": f"{m.kind}, {m.dim} wide, {m.depth} blocks, {m.heads} heads, patch {m.patch}",
         "parameters": sum(p.numel() for p in pipeline.model.parameters()),

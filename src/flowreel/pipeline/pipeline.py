@@ -17,14 +17,14 @@ import torch
 from safetensors.torch import save_file
 
 from flowreel.codec import Codec
-from flowreel.config import PipelineConfig, to_dict
+from flowreel.config import PipelineConfig, SamplingConfig, to_dict
 from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed, seeded
 from flowreel.media import Clip
 from flowreel.models import Network
 from flowreel.pipeline.conditioning import Given, Media, give
 from flowreel.pipeline.published import plain
-from flowreel.pipeline.resolve import Settings, class_index, makes_clips, resolve
+from flowreel.pipeline.resolve import class_index, makes_clips, resolve, sampling_config
 from flowreel.pipeline.stream import Generation
 from flowreel.utils.files import replacing, write_json
 from flowreel.utils.locking import held
@@ -105,7 +105,7 @@ class Pipeline:
             audio: a sound to make the picture for; video: a picture to make the sound for; prefix: a clip to go on
                 from (its frames are not in the result). Each a :class:`Clip` or a path.
             fps: another frame rate than the trained one; needs rotary positions.
-            settings: the fields of :class:`flowreel.pipeline.resolve.Settings` (guidance, steps, solver, block, ...).
+            settings: the fields of :class:`flowreel.config.SamplingConfig` (guidance, steps, solver, block, ...).
 
         Raises:
             InputError: something that can't be done with this model.
@@ -146,7 +146,7 @@ class Pipeline:
         if makes_clips(pipeline.config) and settings.get("block") is None:
             raise InputError("this model makes clips of a fixed length and can't roll: use generate()")
         given = pipeline.given(audio, video, prefix, settings.get("context"))
-        return Stream(pipeline._generation([label], [sample_seed(seed, 0)], Settings.of(settings), given))
+        return Stream(pipeline._generation([label], [sample_seed(seed, 0)], sampling_config(settings), given))
 
     def clips(
         self,
@@ -170,7 +170,7 @@ class Pipeline:
         """
         given = given or Given()
         frames = self._frames(seconds, given)
-        return self._generation(labels, seeds, Settings.of(settings), given, frames).until(frames, watch)
+        return self._generation(labels, seeds, sampling_config(settings), given, frames).until(frames, watch)
 
     def at(self, fps: float) -> Pipeline:
         """The same pipeline at another frame rate; shares the weights.
@@ -256,7 +256,7 @@ class Pipeline:
         self,
         labels: Sequence[str | int | None],
         seeds: Sequence[int],
-        settings: Settings,
+        settings: SamplingConfig,
         given: Given,
         frames: int | None = None,
     ) -> Generation:

@@ -1,14 +1,14 @@
-"""How to sample: what a person may set, made whole by what the model was trained with, and checked against it."""
+"""Resolves the options of sampling: what was left open follows from what the model was trained with."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from numbers import Integral
 from typing import Any, Literal
 
-from flowreel.config import PipelineConfig, check_scale
+from flowreel.config import PipelineConfig, ResolvedSampling, SamplingConfig, check_scale
 from flowreel.config.classnames import find_class
 from flowreel.errors import InputError
 from flowreel.flow.schedule import blocks
@@ -19,68 +19,20 @@ from flowreel.utils.spelling import closest
 SOLVERS = {"euler": euler, "heun": heun}
 LONGEST_CLIP = 4
 """Of models that make clips: the longest one, in trained windows."""
-GRADIENT_SCALE = 25.0
-"""R-FLAV's published scale, 100 with a mean that runs over its batch of 4, per sample."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to sample; None takes what the pipeline was trained or saved with.
+def sampling_config(options: Mapping[str, Any]) -> SamplingConfig:
+    """The options of sampling by name.
 
-    Attributes:
-        guidance: classifier-free scale, 0 or more; 1 is none, 0 leaves the class out.
-        steps: solver steps per turn (of a clip: in all).
-        warmup_steps: solver steps per block while the window warms up, once; as many as ``steps``, or twice as many
-            where a roll goes on from a clip, which its first frames have to fit.
-        block: frames that are finished together; the window's length makes clips.
-        context: finished frames that the window keeps in sight.
-        lookahead: frames at the window's end that stay noise, so that what is given there is seen before anything takes
-            shape; the most that training has shown where a whole sound or picture is held, otherwise 0.
-        window: frames in the window; other than the trained length needs positions that are not learned.
-        method: how a given sound or picture is followed: "hold" at t = 1 (for models that have seen that in training),
-            by the "gradient" through the network (R-FLAV's way for models trained jointly alone), or "auto".
-        gradient_scale: strength of "gradient".
-        precision: of the network's arithmetic; "bfloat16" (autocast) is faster on GPUs and on CPUs that know it.
+    Raises:
+        InputError: an unknown name (says the closest), or a value that is out of range.
     """
-
-    guidance: float | None = None
-    steps: int | None = None
-    warmup_steps: int | None = None
-    solver: Literal["euler", "heun"] | None = None
-    block: int | None = None
-    context: int | None = None
-    lookahead: int | None = None
-    window: int | None = None
-    method: Literal["auto", "hold", "gradient"] = "auto"
-    gradient_scale: float = GRADIENT_SCALE
-    precision: Literal["float32", "bfloat16"] = "float32"
-
-    @classmethod
-    def of(cls, options: dict[str, Any]) -> Settings:
-        """Settings by name; an unknown one is an :class:`InputError` that names the closest."""
-        names = [f.name for f in fields(cls)]
-        for name in options:
-            if name not in names:
-                meant = closest(name, [*names, "seconds", "label", "seed", "audio", "video", "prefix"])
-                raise InputError(f"there is no setting {name!r}{meant}; there are {', '.join(names)}")
-        return cls(**options)
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """:class:`Settings` with nothing left open."""
-
-    guidance: float
-    steps: int
-    warmup_steps: int
-    solver: Literal["euler", "heun"]
-    block: int
-    context: int
-    lookahead: int
-    window: int
-    method: Literal["hold", "gradient"]
-    gradient_scale: float
-    precision: Literal["float32", "bfloat16"]
+    names = [field.name for field in fields(SamplingConfig)]
+    for name in options:
+        if name not in names:
+            meant = closest(name, [*names, "seconds", "label", "seed", "audio", "video", "prefix"])
+            raise InputError(f"there is no setting {name!r}{meant}; there are {', '.join(names)}")
+    return SamplingConfig(**options)
 
 
 def makes_clips(config: PipelineConfig) -> bool:
@@ -88,7 +40,9 @@ def makes_clips(config: PipelineConfig) -> bool:
     return all(block == config.trained.window for block in config.trained.blocks)
 
 
-def resolve(settings: Settings, config: PipelineConfig, given: Given, frames: int | None = None) -> Resolved:
+def resolve(
+    settings: SamplingConfig, config: PipelineConfig, given: Given, frames: int | None = None
+) -> ResolvedSampling:
     """Fill in what was left open and check it against what the model was trained with.
 
     Args:
@@ -120,35 +74,26 @@ def resolve(settings: Settings, config: PipelineConfig, given: Given, frames: in
     usual = config.steps if clips else max(1, round(config.steps * block / min(trained.blocks)))
     steps = _first(settings.steps, usual)
     warmup_steps = _first(settings.warmup_steps, 2 * steps if given.prefix else steps)
-    for name, count in (("steps", steps), ("warmup_steps", warmup_steps)):
-        if count < 1:
-            raise InputError(f"{name} must be at least 1, not {count}")
     guidance = _first(settings.guidance, config.guidance)
     check_guidance(guidance, config)
-    check_scale("gradient_scale", settings.gradient_scale)
-    solver = settings.solver or config.solver
-    if solver not in SOLVERS:
-        raise InputError(f"no solver is called {solver!r}: choose {' or '.join(SOLVERS)}")
     _warn_untrained(window, block, context, config)
     if lookahead not in ((trained.lookaheads or (0,)) if held else (0,)):
         seen = _list(trained.lookaheads) if held else "none where no whole sound or picture is held"
         warnings.warn(f"a lookahead of {lookahead} frames: the model was trained with {seen}", stacklevel=3)
     if given.prefix and given.streams:
         warnings.warn("history and a stream are given together: no role of training shows a model that", stacklevel=3)
-    if settings.precision not in ("float32", "bfloat16"):
-        raise InputError(f"no precision is called {settings.precision!r}: choose float32 or bfloat16")
-    return Resolved(
-        guidance,
-        steps,
-        warmup_steps,
-        solver,
-        block,
-        context,
-        lookahead,
-        window,
-        method,
-        settings.gradient_scale,
-        settings.precision,
+    return ResolvedSampling(
+        guidance=guidance,
+        steps=steps,
+        warmup_steps=warmup_steps,
+        solver=settings.solver or config.solver,
+        block=block,
+        context=context,
+        lookahead=lookahead,
+        window=window,
+        method=method,
+        gradient_scale=settings.gradient_scale,
+        precision=settings.precision,
     )
 
 
@@ -180,7 +125,7 @@ def _list(values: Sequence[int]) -> str:
     return ", ".join(map(str, values)) or "none"
 
 
-def _method(settings: Settings, config: PipelineConfig, given: Given) -> Literal["hold", "gradient"]:
+def _method(settings: SamplingConfig, config: PipelineConfig, given: Given) -> Literal["hold", "gradient"]:
     if not given.streams:
         return "hold"
     role = f"{given.streams[0]}_clean"

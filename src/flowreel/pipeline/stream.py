@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from flowreel.codec import Codec
-from flowreel.config import PipelineConfig
+from flowreel.config import PipelineConfig, ResolvedSampling
 from flowreel.flow.guidance import Weaker, classifier_free, gradient, unheld
 from flowreel.flow.noise import SampleNoise, sample_seed
 from flowreel.flow.sampling import Condition, stream
@@ -27,7 +27,7 @@ from flowreel.media import Clip
 from flowreel.models import Network, Remembered
 from flowreel.pipeline.conditioning import Given
 from flowreel.pipeline.continuation import Seam
-from flowreel.pipeline.resolve import SOLVERS, Resolved, check_guidance, class_index
+from flowreel.pipeline.resolve import SOLVERS, check_guidance, class_index
 
 _KNOWN_NOISE = 0x4B4E4F57
 
@@ -45,7 +45,7 @@ class Generation(Iterator[list[Clip]]):
         model: Network,
         codec: Codec,
         config: PipelineConfig,
-        settings: Resolved,
+        settings: ResolvedSampling,
         given: Given,
         labels: Tensor | None,
         seeds: Sequence[int],

@@ -18,12 +18,12 @@ from typing import Any, Literal
 
 import torch
 
-from flowreel.config import PipelineConfig
+from flowreel.config import PipelineConfig, ResolvedSampling
 from flowreel.errors import InputError
 from flowreel.media import Clip
 from flowreel.pipeline.conditioning import Given
 from flowreel.pipeline.pipeline import Pipeline, Stream
-from flowreel.pipeline.resolve import Resolved, Settings, resolve
+from flowreel.pipeline.resolve import resolve, sampling_config
 from flowreel.serve.mp4 import Fragmenter
 from flowreel.serve.spectrum import Strip
 from flowreel.utils.threads import Sharing
@@ -56,15 +56,15 @@ class Wish:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Fields of :class:`flowreel.pipeline.resolve.Settings`."""
+        """Fields of :class:`flowreel.config.SamplingConfig`."""
         chosen = {"guidance": self.guidance, "steps": self.steps, "window": self.window}
         return chosen | {"precision": self.precision or "float32"}
 
-    def resolved(self, config: PipelineConfig) -> Resolved:
+    def resolved(self, config: PipelineConfig) -> ResolvedSampling:
         """What is left open filled in, but for what is given. :class:`InputError` where it can't be done."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # who asks for an untrained window is warned when it is generated
-            return resolve(Settings.of(self.settings), config, Given())
+            return resolve(sampling_config(self.settings), config, Given())
 
 
 @dataclass(frozen=True)

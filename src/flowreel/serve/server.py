@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flowreel.pipeline.pipeline import Pipeline
     from flowreel.serve.live_stream import Wish
     from flowreel.serve.sessions import Studio
+    from flowreel.serve.uploads import Limits
     from flowreel.utils.reporting import Report
 
 AHEAD = 0.7
@@ -27,6 +28,8 @@ AHEAD = 0.7
 BROADCAST_PLACES = 64
 WARM_SECONDS = 3.0
 """Of video that the real-time factor is measured on."""
+CLIP_SECONDS = 30.0
+"""The longest clip that can be asked for."""
 GRACE = 2
 """Seconds that connections are given to end."""
 
@@ -47,17 +50,11 @@ def serve(pipe: str, config: ServeConfig, report: Report) -> None:
 
     listening = _listen(config.host, config.port)
     with contextlib.closing(listening):
-        pipeline = load(
-            pipe,
-            device=config.device,
-            audio_scale=config.audio_scale,
-            autoencoder=config.autoencoder,
-            vocoder=config.vocoder,
-        )
+        pipeline = load(pipe, device=config.device, vocoder=config.vocoder)
         if makes_clips(pipeline.config):
             raise InputError("this model makes clips of a fixed length and can't roll: use flowreel generate")
         label = None if config.label is None else pipeline.class_name(config.label, 0)
-        wish = Wish(label, config.seed, config.guidance, config.steps, config.window, config.precision)
+        wish = Wish(label, steps=config.steps, window=config.window, precision=config.precision)
         speed = warm_up(pipeline, wish, pipe)
         places = config.max_viewers or (BROADCAST_PLACES if config.broadcast else max(1, int(speed)))
         studio = Studio(pipeline, places=places, broadcast=config.broadcast, ahead=AHEAD, wish=wish)
@@ -87,8 +84,16 @@ def warm_up(pipeline: Pipeline, wish: Wish, name: str) -> float:
     return made / took
 
 
-def make_server(studio: Studio, name: str, config: ServeConfig) -> uvicorn.Server:
-    """The server of a studio, bounded in what a request may take."""
+def make_server(
+    studio: Studio, name: str, config: ServeConfig, limits: Limits | None = None, longest: float = CLIP_SECONDS
+) -> uvicorn.Server:
+    """The server of a studio, bounded in what a request may take.
+
+    Args:
+        name: of the pipeline.
+        limits: of what is uploaded.
+        longest: seconds of a clip that may be asked for.
+    """
     import uvicorn
 
     from flowreel.serve.app import app
@@ -98,15 +103,14 @@ def make_server(studio: Studio, name: str, config: ServeConfig) -> uvicorn.Serve
 
     logging.basicConfig(format="flowreel: %(message)s")
     local = config.host in LOOPBACK
-    limits = Limits(size=round(config.upload_mb * 2**20), media_seconds=config.media_seconds)
     application = app(
         studio,
         name=name,
         hosts=(*LOOPBACK, config.host, *own_names(), *config.allow_host),
         local=local,
         token=config.token,
-        limits=limits,
-        longest=config.clip_seconds,
+        limits=limits or Limits(),
+        longest=longest,
     )
     return QuietServer(
         uvicorn.Config(

@@ -93,10 +93,6 @@ class CodecTask:
         self.video = VideoCodecConfig(kind="tiny", channels=config.channels, width=config.width, fit=config.fit)
         if config.size % self.video.factor or config.size < 1:
             raise InputError(f"size {config.size} must be a multiple of {self.video.factor}, the codec's factor")
-        if config.checkpointing:
-            raise InputError("checkpointing is for flows: the small autoencoder has no blocks to recompute")
-        if config.adversarial < 0:
-            raise InputError(f"adversarial must be 0 or more, not {config.adversarial}")
         self.config, self.report = config, report
         train = [source for source in sources if source.split == "train"]
         test = [source for source in sources if source.split == "test"]

@@ -18,10 +18,8 @@ def decay(config: EMAConfig, step: int) -> float:
     """What is kept of the average at the update after ``step`` optimizer steps (1 or more), in [0, 1).
 
     ``power``: ``1 - (1 + step)^-power``, at most ``config.decay``: the average covers a constant share of the run
-    however long it is, and forgets the start. ``none``: 0, the average is the weights themselves.
+    however long it is, and forgets the start. With ``config.decay`` 0 the average is the weights themselves.
     """
-    if config.kind == "none":
-        return 0.0
     if config.kind == "fixed":
         return config.decay
     return min(config.decay, 1 - (1 + step) ** -config.power)

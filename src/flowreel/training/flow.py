@@ -108,7 +108,9 @@ class FlowTask:
         """What guidance leads away from must be there, and what ``start`` has learnt is not lost without a word."""
         config, classes = self.config, self.dataset.classes
         scale, given = scales = _guidance_scales(config.objective)
-        name, highest = ("guidance", scale) if scale >= given or not self._gives_whole else ("given_guidance", given)
+        name, highest = (
+            ("guidance", scale) if scale >= given or not self._gives_whole else ("conditioned_guidance", given)
+        )
         if highest > 1 and classes and config.model.class_dropout == 0:
             raise InputError(f"objective.{name} {highest:g} needs a null class: set model.class_dropout above 0")
         if highest > 1 and not classes and not ("joint" in self.roles and self._gives_whole):
@@ -146,7 +148,7 @@ class FlowTask:
         config = self.config
         if not (config.validate and config.data.validation and self.dataset.index["splits"].get("test")):
             return None
-        settings = dataclasses.replace(config.data, flip=0.0, cut=0.0, limit=0)
+        settings = dataclasses.replace(config.data, flip=0.0, cut=0.0)
         try:
             return WindowDataset(self.folder, "test", settings, config.seed, None, scales)
         except InputError as error:
@@ -172,11 +174,10 @@ class FlowTask:
             blocks=settings.blocks,
             contexts=settings.contexts,
             lookaheads=settings.lookaheads,
-            progress=settings.progress,
         )
         drawn = [draw(generator) for generator in generators]
         t = {stream: torch.stack([times[stream] for times in drawn]).to(device) for stream in self.shapes}
-        if augment and settings.wear:
+        if augment and settings.degrade:
             data = self._worn(data, t, generators)
         label = batch["label"] if self.module.num_classes else None
         if label is not None and augment:
@@ -187,8 +188,8 @@ class FlowTask:
         return objective.losses(module, data, noise, t, label, settings.weight, guidance, weaker, counted)
 
     def _guidance(self, label: Label, t: Times) -> Tensor | None:
-        """``objective.guidance`` or, given a whole stream, ``objective.given_guidance`` for the samples (B,) of which
-        no class was dropped, 1 for the others; nothing where it is 1 for all."""
+        """``objective.guidance`` or, with a clean stream, ``objective.conditioned_guidance`` for the samples (B,) of
+        which no class was dropped, 1 for the others; None where it is 1 for all."""
         scale, given = _guidance_scales(self.config.objective)
         if scale == 1 and (given == 1 or not self._gives_whole):
             return None
@@ -200,10 +201,10 @@ class FlowTask:
         return torch.where(known, torch.where(whole, given, scale), 1.0)
 
     def _worn(self, data: Latents, t: Times, generators: list[torch.Generator]) -> Latents:
-        """The share ``objective.wear`` of the samples with worn frames."""
+        """The share ``objective.degrade`` of the samples with worn frames."""
         samples = [{k: v[i] for k, v in data.items()} for i in range(len(generators))]
         for i, generator in enumerate(generators):
-            if float(torch.rand(1, generator=generator)) < self.config.objective.wear:
+            if float(torch.rand(1, generator=generator)) < self.config.objective.degrade:
                 samples[i] = degradation.worn(samples[i], {k: v[i] for k, v in t.items()}, generator)
         return {k: torch.stack([sample[k] for sample in samples]) for k in data}
 
@@ -254,7 +255,7 @@ class FlowTask:
                 step,
                 cuts=self.config.data.cut > 0,
                 guidance=settings.guidance,
-                given_guidance=settings.given_guidance if self._gives_whole else None,
+                conditioned_guidance=settings.conditioned_guidance if self._gives_whole else None,
                 lookaheads=settings.lookaheads if self._gives_whole else (),
             ),
             steps=max(4, math.ceil(STEPS_PER_FRAME * min(settings.blocks) / window)),
@@ -268,7 +269,7 @@ class FlowTask:
 def _guidance_scales(settings: ObjectiveConfig | Trained) -> tuple[float, float]:
     """Of samples that are made from nothing, and of those that are given a whole stream."""
     scale = settings.guidance
-    return scale, scale if settings.given_guidance is None else settings.given_guidance
+    return scale, scale if settings.conditioned_guidance is None else settings.conditioned_guidance
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:  # noqa: ARG001

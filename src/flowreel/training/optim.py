@@ -54,7 +54,6 @@ def _adamw(module: nn.Module, config: OptimConfig, without: set[int]) -> torch.o
         [group for group in groups if group["params"]],
         lr=config.lr,
         betas=(config.beta1, config.beta2),
-        eps=config.eps,
         fused=fused,
     )
 

@@ -24,7 +24,6 @@ from flowreel.codec import mel
 from flowreel.codec.conv_stream import Whole
 from flowreel.codec.sinusoids import Controls, SinusoidalVocoder, SinusoidsConfig, Sounding
 from flowreel.config import MelConfig, VocoderTrainConfig
-from flowreel.errors import InputError
 from flowreel.training.audio_segments import mel_distance
 from flowreel.training.task import Batch
 
@@ -43,8 +42,6 @@ class SinusoidsTraining:
     players: tuple[str, ...] = ()
 
     def __init__(self, config: VocoderTrainConfig) -> None:
-        if config.sharding != "none":
-            raise InputError("sharding is for flows: a vocoder fits into every process")
         self.config, self.options = config, config.sinusoids
         vocoder = SinusoidalVocoder(architecture(config))
         self.averaged: nn.Module = vocoder

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from flowreel.config import LoopConfig, OptimConfig, from_dict, to_dict
+from flowreel.config import LoopConfig, OptimConfig, TrainConfig, from_dict, to_dict
 from flowreel.errors import InputError, require
 from flowreel.training import checkpoint, parallel
 from flowreel.training.checkpoint import Checkpoint
@@ -32,9 +32,6 @@ from flowreel.utils.files import replacing
 from flowreel.utils.reporting import Report, silent
 from flowreel.utils.threads import flush_denormals
 
-MOST_SKIPPED = 20
-"""With ``nonfinite`` "skip": after so many skipped turns running, training stops: it will not recover."""
-
 # Settings that may change when a run goes on: they alter its length, what is shown, or the rounding alone.
 FREE = {
     "steps",
@@ -43,7 +40,6 @@ FREE = {
     "keep",
     "preview",
     "validate",
-    "nonfinite",
     "sharding",
     "tracker",
     "compile",
@@ -73,9 +69,7 @@ class Session:
         self.task, self.run, self.config = task, run, config
         if self.machine.device.type == "cpu":
             flush_denormals()
-        sharded = config.sharding == "fsdp"
-        if sharded and task.players:
-            raise InputError("sharding 'fsdp' is for flows: what this trains fits into every process, leave it at none")
+        sharded = isinstance(config, TrainConfig) and config.sharding == "fsdp"
         if sharded and config.optim.kind == "muon":
             raise InputError("optim.kind muon needs whole matrices: use adamw with sharding 'fsdp'")
         if sharded and self.world == 1:
@@ -96,7 +90,6 @@ class Session:
             task.module.compile()
         self.turns = {name: Turn.of(task.module, name, config.optim) for name in task.players or ("",)}
         self.batches: Iterator[Batch] = iter(())
-        self.skipped = 0
 
     def resume(self) -> tuple[int, float, bool]:
         """Take up the newest checkpoint, and clear away what a killed process left half written.
@@ -139,15 +132,13 @@ class Session:
             losses, norm = self._gradients(turn, name, batches, step, stop)
             if not losses:
                 continue
-            if not self._check_finite(step, {**losses, "grad_norm": norm}, batches):
-                return {}  # nor do those whose turn is after it
+            self._check_finite(step, {**losses, "grad_norm": norm}, batches)
             for optimizer in turn.optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 optimizer.step()
             numbers |= losses
             norms.append(norm)
-        self.skipped = 0
         self.ema.update(self.task.averaged, step + 1)
         return {"loss": sum(numbers.values()), **numbers, "grad_norm": math.hypot(*norms)}
 
@@ -183,26 +174,19 @@ class Session:
         stop.agreed = asked > 0
         return dict(zip(sums, means, strict=True)), norm_value
 
-    def _check_finite(self, step: int, numbers: dict[str, float], batches: list[Batch]) -> bool:
-        """Whether the step can be done; if not, and settings don't say to skip it, :class:`InputError`. All processes
-        see the same numbers, so all do the same."""
+    def _check_finite(self, step: int, numbers: dict[str, float], batches: list[Batch]) -> None:
+        """Raise :class:`InputError` where the step can't be done. All processes see the same numbers, so all do."""
         if all(math.isfinite(value) for value in numbers.values()):
-            return True
+            return
         clips = [clip for batch in batches for clip in batch["clip"].tolist()]
         everyone = sorted(set(require("accelerate.utils", "train").gather_object(clips)))
         wrong = f"{', '.join(f'{name} is {value:g}' for name, value in numbers.items())}"
         listed = f"Clips in its batch: {', '.join(map(str, everyone))}."
-        self.skipped += 1
-        if self.config.nonfinite == "skip" and self.skipped <= MOST_SKIPPED:
-            self.report(f"WARNING: step {step + 1} was skipped: {wrong}. {listed}")
-            return False
         saved = checkpoint.steps(self.run)
         good = str(self.run / checkpoint.FOLDER / str(saved[-1])) if saved else "none, nothing was saved yet"
-        often = f" {self.skipped} times running" if self.skipped > 1 else ""
         raise InputError(
-            f"step {step + 1} can't be done{often}: {wrong}.\n{listed} The last good checkpoint: {good}.\n"
-            "Look at these clips, start another run with a lower optim.lr, optim.clip 1 or precision float32, or go on "
-            "with --nonfinite skip."
+            f"step {step + 1} can't be done: {wrong}.\n{listed} The last good checkpoint: {good}.\n"
+            "Look at these clips, or start another run with a lower optim.lr, optim.clip 1 or precision float32."
         )
 
     def averaged(self) -> nn.Module | None:

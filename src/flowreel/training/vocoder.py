@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from flowreel.codec.mel import log_mel
+from flowreel.codec.registry import named_codec
 from flowreel.codec.vocoder import Vocoder
 from flowreel.config import VocoderTrainConfig
 from flowreel.data.dataset import GlobalOrder
@@ -40,8 +42,20 @@ def train_vocoder(clips: Path | str, out: Path | str, config: VocoderTrainConfig
 
     Running the same command again goes on from the last checkpoint; see :func:`flowreel.training.loop.fit`.
     """
-    out = Path(out)
+    out, config = Path(out), _with_settings_of(config)
     return fit(VocoderTask(find_clips(clips, out, report), config, report), out, config, report)
+
+
+def _with_settings_of(config: VocoderTrainConfig) -> VocoderTrainConfig:
+    """The settings with the log-mel, channel and peak of the codec that ``like`` names."""
+    if not config.like:
+        return config
+    audio = named_codec(config.like)[0].audio
+    if audio is None:
+        raise InputError(
+            f"--like {config.like} has no audio: give a folder that was prepared with audio, or leave it out"
+        )
+    return replace(config, like="", mel=audio.mel, channel=audio.channel, peak=audio.peak)
 
 
 class Kind(Protocol):
@@ -71,7 +85,6 @@ class VocoderTask:
     and on stretches of what it is trained on."""
 
     def __init__(self, sources: Sequence[Source], config: VocoderTrainConfig, report: Report) -> None:
-        _check(config)
         self.config, self.report = config, report
         torch.manual_seed(purpose_seed(config.seed, WEIGHTS, 0))
         self.kind: Kind = KINDS[config.kind](config)
@@ -148,15 +161,6 @@ class VocoderTask:
 
     def export(self, module: nn.Module, folder: Path, step: int) -> None:  # noqa: ARG002
         self.kind.plain(module).save(folder)
-
-
-def _check(config: VocoderTrainConfig) -> None:
-    if config.segment < 1:
-        raise InputError(f"segment must be at least 1 mel step, not {config.segment}")
-    if config.seconds <= 0:
-        raise InputError(f"seconds must be above 0, not {config.seconds}")
-    if config.checkpointing:
-        raise InputError("checkpointing is for flows: a vocoder has no blocks to recompute")
 
 
 @torch.no_grad()
