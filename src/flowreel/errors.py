@@ -1,24 +1,35 @@
-"""The errors that a person can act on, and the check for optional packages.
+"""Errors that the user can fix, and the check for optional packages.
 
-Everything raised here is shown by the command line as one message with exit code 2, without a traceback.
+The command line shows them as one message with exit code 2, without a traceback.
 """
 
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from types import ModuleType
 
 
 class InputError(ValueError):
-    """Something the caller gave can't be used: says what was received, what would be right and what to do."""
+    """Input that can't be used: the message says what was received, what would be right and what to do.
+
+    Args:
+        reason: the message; with ``path``, what is wrong with that file or folder, such as "is empty".
+        path: begins the message, before ``reason``.
+    """
+
+    def __init__(self, reason: str = "", *, path: Path | str | None = None) -> None:
+        super().__init__(reason if path is None else f"{path} {reason}")
+        self.reason = reason
+        self.path: str | None = None if path is None else str(path)
 
 
 class MissingExtraError(InputError, ImportError):
-    """An optional package is not installed: says the exact ``pip install``."""
+    """An optional package is not installed; the message has the exact ``pip install``."""
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import ``module``, which the extra ``extra`` brings, or say how to install it."""
+    """Import ``module``, which belongs to the extra ``extra``; :class:`MissingExtraError` where it is not installed."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -188,7 +188,7 @@ class Encoder:
                 crop=place,
             )
         except InputError as error:
-            raise UnreadableError(str(error)) from error
+            raise UnreadableError(error.reason) from error
         except OSError as error:  # a disk that can't be read
             raise UnreadableError(f"it can't be read: {error.strerror or error}") from error
         except MemoryError as error:

@@ -171,7 +171,7 @@ class _Reader:
             if self._labels.get(name, label) != label:
                 raise UnusableError(f"its class {label} is not that of an entry of the same clip, {self._labels[name]}")
         except UnusableError as error:
-            self.skip(source, str(error).removeprefix(source).lstrip(": "))
+            self.skip(source, str(error))
             return None
         record = {
             "entry": {"path": name, "frames": len(tensors["video"]), "crop": self._crops[name]},
@@ -193,7 +193,9 @@ class _Reader:
 def _payload(read: Callable[[], bytes], source: str) -> dict[str, Any]:
     try:
         payload = load_pickle_bytes(read(), source)
-    except (InputError, OSError, tarfile.TarError) as error:
+    except InputError as error:
+        raise UnusableError(error.reason) from error
+    except (OSError, tarfile.TarError) as error:
         raise UnusableError(str(error)) from error
     if not isinstance(payload, dict):
         raise UnusableError(f"it holds a {type(payload).__name__}, not the values of a clip")

@@ -116,7 +116,7 @@ def look_into() -> Work:
         try:
             info, digest = probe(source.path), digest_of_ends(source.path)
         except InputError as error:
-            return replace(source, reason=str(error))
+            return replace(source, reason=error.reason)
         except OSError as error:
             return replace(source, reason=f"it can't be read: {error.strerror or error}")
         beat(1)
@@ -143,7 +143,7 @@ def probed(sources: Iterable[Source], report: Report) -> Iterator[MediaInfo | No
                 raise InputError(source.reason)
             yield probe(source.path)
         except InputError as error:
-            report(f"left out {source.name}: {error}")
+            report(f"left out {source.name}: {error.reason}")
             yield None
 
 
@@ -155,9 +155,8 @@ class Skipped:
         self._report = report
 
     def add(self, source: Source, reason: str) -> None:
-        text = reason.removeprefix(str(source.path)).lstrip(": ")
-        self.entries.append({"path": source.name, "reason": text})
-        self._report(f"skipped {source.name}: {text}")
+        self.entries.append({"path": source.name, "reason": reason})
+        self._report(f"skipped {source.name}: {reason}")
 
     def sort(self, sources: Sequence[Source]) -> None:
         """Into the order of ``sources``."""

@@ -156,7 +156,7 @@ class _Worker:
             raise EOFError from error
         self.heard = time.monotonic()
         if kind == "input":
-            raise InputError(value)
+            raise value
         if kind == "system":
             raise OSError(*value)
         if kind == "begun":
@@ -226,7 +226,7 @@ def _serve(connection: Connection) -> None:
                     assert work is not None
                     answer = ("done", work(value, lambda n: connection.send(("beat", n))))
             except InputError as error:
-                answer = ("input", str(error))
+                answer = ("input", error)
             except ConnectionError:
                 raise
             except OSError as error:

@@ -53,10 +53,10 @@ def read_sound(path: str | Path, sample_rate: int = 16000, channel: Channel = "m
     check_sample_rate(sample_rate)
     check_file(path)
     if webp.durations(path):
-        raise InputError(f"{path} has no audio stream, only pictures: give a file with sound")
+        raise InputError("has no audio stream, only pictures: give a file with sound", path=path)
     first = next(((time, frame) for frame, time, _, _ in decoded(path, audio_stream, None, None)), None)
     if first is None:
-        raise InputError(f"{path} has a sound track, but nothing in it can be decoded: it is empty or damaged")
+        raise InputError("has a sound track, but nothing in it can be decoded: it is empty or damaged", path=path)
     blocks = list(_resampled(path, first[0], first[0], sample_rate, channel))
     return np.clip(np.concatenate(blocks), -1, 1)
 
@@ -94,7 +94,8 @@ def _resampled(path: Path, zero: Fraction, since: Fraction, sample_rate: int, ch
     for frame, time, _, _ in decoded(path, audio_stream, zero, since):
         if rate not in (0, frame.sample_rate):
             raise InputError(
-                f"{path}: its sound changes from {rate} to {frame.sample_rate} Hz midway: convert it to one rate first"
+                f"has sound that changes from {rate} to {frame.sample_rate} Hz midway: convert it to one rate first",
+                path=path,
             )
         position = round((time - since) * frame.sample_rate)
         begin = end if rate else min(0, position)  # the first block lies where its time says, to the sample

@@ -49,7 +49,9 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except av.FFmpegError as error:
         reason = error.strerror or error
-        raise InputError(f"{path} can't be read as media: {reason}. Is it damaged, cut off or not media?") from error
+        raise InputError(
+            f"can't be read as media: {reason}. Is it damaged, cut off or not media?", path=path
+        ) from error
 
 
 def opened(path: Path) -> InputContainer:
@@ -63,31 +65,31 @@ def check_file(path: Path) -> None:
     """InputError unless there is a file with something in it. Opens nothing: a pipe would wait for its writer."""
     try:
         if not path.exists():
-            raise InputError(f"{path} does not exist")
+            raise InputError("does not exist", path=path)
         if not path.is_file():
-            raise InputError(f"{path} is not a file: give one media file")
+            raise InputError("is not a file: give one media file", path=path)
         if path.stat().st_size == 0:
-            raise InputError(f"{path} is empty (0 bytes)")
+            raise InputError("is empty (0 bytes)", path=path)
     except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror}") from error
+        raise InputError(f"can't be read: {error.strerror}", path=path) from error
 
 
 def video_stream(container: InputContainer, path: Path) -> av.VideoStream:
     """The default video stream, else the first; cover pictures are none."""
     stream = default_stream(_moving(container))
     if stream is None and shown_streams(container):
-        raise InputError(f"{path} is a still picture, whatever its name ends in: give a file with moving pictures")
+        raise InputError("is a still picture, whatever its name ends in: give a file with moving pictures", path=path)
     if stream is not None:
         context = stream.codec_context
         if context is None:
-            raise InputError(f"{path}: its video codec is not supported; convert it, for example to H.264")
+            raise InputError("has a video codec that is not supported: convert it, for example to H.264", path=path)
         context.thread_type, context.thread_count = ThreadType.AUTO, threads
         context.options = {"max_pixels": str(MAX_PIXELS)}
         return stream
     kinds = sorted({"cover picture" if s.type == "video" else s.type for s in container.streams})
     if not kinds:
-        raise InputError(f"{path} has no streams, so no picture: it is empty or damaged")
-    raise InputError(f"{path} has no video stream, only {', '.join(kinds)}: give a file with moving pictures")
+        raise InputError("has no streams, so no picture: it is empty or damaged", path=path)
+    raise InputError(f"has no video stream, only {', '.join(kinds)}: give a file with moving pictures", path=path)
 
 
 def shown_streams(container: InputContainer) -> list[av.VideoStream]:
@@ -101,7 +103,8 @@ def audio_stream(container: InputContainer, path: Path) -> av.AudioStream:
     stream = default_stream(audible(container))
     if stream is None:
         raise InputError(
-            f"{path} has no audio stream that can be decoded: give a file with sound, or read the picture alone"
+            "has no audio stream that can be decoded: give a file with sound, or read the picture alone",
+            path=path,
         )
     return stream
 
@@ -370,8 +373,9 @@ def _check_leap(
 
 def _broken(path: Path, stream: Any, end: Fraction | None, reason: str) -> InputError:
     return InputError(
-        f"{path} is damaged or cut off: its {stream.type} can't be decoded after {float(end or 0):.2f} s "
-        f"({reason}). Leave the file out, or read only the `seconds` before that"
+        f"is damaged or cut off: its {stream.type} can't be decoded after {float(end or 0):.2f} s "
+        f"({reason}). Leave the file out, or read only the `seconds` before that",
+        path=path,
     )
 
 

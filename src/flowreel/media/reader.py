@@ -164,7 +164,9 @@ def _chunks(
         with explained(path):
             picture = convert(frame)
         if frames and frames[-1].shape != picture.shape:
-            raise InputError(f"{path}: its pictures change their size midway: give the size that they shall have")
+            raise InputError(
+                "has pictures that change their size midway: give the size that they shall have", path=path
+            )
         for _ in range(count):
             frames.append(picture)
             if len(frames) == chunk:
@@ -194,7 +196,7 @@ def _runs(
                 return
         shown = frame
     if end <= 0 or shown is None:
-        raise InputError(f"{path}: start {float(start):g} s is not before its end at {float(start + end):g} s")
+        raise InputError(f"ends at {float(start + end):g} s, before start {float(start):g} s", path=path)
     total = max(1, math.floor(end * rate + Fraction(1, 2)))
     total = total if limit is None else min(total, limit)
     if total > done:
@@ -220,8 +222,9 @@ def _survey(path: Path) -> tuple[_Survey, Timed, Generator[Timed]]:
         return _webp_survey(path, times)
     if is_several(path):
         raise InputError(
-            f"{path} is several files put one after the other, of which only the first would be played: split it, or "
-            "join the parts with FFmpeg's concat demuxer"
+            "is several files put one after the other, of which only the first would be played: split it, or "
+            "join the parts with FFmpeg's concat demuxer",
+            path=path,
         )
     container, stream = started(path, video_stream)
     sounds = audible(container)
@@ -233,7 +236,9 @@ def _survey(path: Path) -> tuple[_Survey, Timed, Generator[Timed]]:
     rest = whole_pictures(timed(path, container, stream))
     first = next(rest, None)
     if first is None:
-        raise InputError(f"{path} has a video track but no picture in it can be decoded: the file is empty or damaged")
+        raise InputError(
+            "has a video track but no picture in it can be decoded: the file is empty or damaged", path=path
+        )
     frame, time, until, _ = first
     sides = (frame.height, frame.width) if not placing_of(frame).turned else (frame.width, frame.height)
     info = MediaInfo(float(until - time), fps, *sides, bool(sounds), sample_rate)
@@ -264,8 +269,9 @@ def _check_pace(path: Path, stream: av.VideoStream, sounds: list[av.AudioStream]
     heard = max((float((s.duration or 0) * (s.time_base or 0)) for s in sounds), default=0.0)
     if seconds > _SLOWEST and heard < seconds / 2:
         raise InputError(
-            f"{path} states {float(1 / rate):.0f} s for each of its pictures, {seconds:.0f} s in all, and has no sound "
-            "that lasts as long: its frame rate is damaged, or it is a slide show, which can't be used"
+            f"states {float(1 / rate):.0f} s for each of its pictures, {seconds:.0f} s in all, and has no sound "
+            "that lasts as long: its frame rate is damaged, or it is a slide show, which can't be used",
+            path=path,
         )
 
 
@@ -273,7 +279,7 @@ def _usable_rate(path: Path, fps: float) -> Fraction:
     try:
         return exact_rate(fps)
     except InputError as error:
-        raise InputError(f"{path} states a frame rate of {fps:g}, which can't be used: give fps") from error
+        raise InputError(f"states a frame rate of {fps:g}, which can't be used: give fps", path=path) from error
 
 
 def _whole(rate: Fraction) -> float:

@@ -30,9 +30,9 @@ def durations(path: Path) -> list[Fraction]:
             found = list(_durations(file))
             size = file.seek(0, 2)
     except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror}") from error
+        raise InputError(f"can't be read: {error.strerror}", path=path) from error
     if found and size < 8 + int.from_bytes(head[4:8], "little"):
-        raise InputError(f"{path} is damaged or cut off: the file is shorter than its header says")
+        raise InputError("is damaged or cut off: the file is shorter than its header says", path=path)
     return found
 
 
@@ -57,11 +57,11 @@ def pictures(path: Path, times: list[Fraction]) -> Generator[Timed]:
     try:
         with Image.open(path, formats=["WEBP"]) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise InputError(f"{path}: pictures of {image.width}x{image.height} are too large to be read")
+                raise InputError(f"has pictures of {image.width}x{image.height}, too large to be read", path=path)
             for number, seconds in enumerate(times):
                 image.seek(number)
                 frame = av.VideoFrame.from_ndarray(np.asarray(image.convert("RGBA")), format="rgba")
                 yield frame, start, start + seconds, _TICK
                 start += seconds
     except (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} is damaged or cut off: it can't be decoded after {float(start):.2f} s") from error
+        raise InputError(f"is damaged or cut off: it can't be decoded after {float(start):.2f} s", path=path) from error

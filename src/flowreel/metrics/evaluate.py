@@ -91,7 +91,7 @@ def measure(clips: Path | str, config: SynchronyConfig, report: Report) -> dict[
                     raise InputError(wrong)
                 name, group = _measured(path, known, watch)
             except (InputError, OSError) as error:
-                reason = str(error).removeprefix(str(path)).lstrip(": ")
+                reason = error.reason if isinstance(error, InputError) else str(error)
                 left_out.append({"path": str(path), "reason": reason})
                 report(f"left out {path}: {reason}")
             else:

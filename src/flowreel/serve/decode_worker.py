@@ -107,8 +107,8 @@ def main() -> int:
     try:
         np.savez(output, allow_pickle=False, **decode(path, task["form"], task["limits"]))
     except InputError as error:
-        # what is said of the file must not say where it lies
-        reason = str(error).replace(f"{path}: ", "").replace(str(path), "the file")
+        # the message must not contain the path on the server
+        reason = error.reason if error.path is None else f"the file {error.reason}"
         sys.stdout.buffer.write(reason.encode("utf-8", "backslashreplace"))
         return 2
     sys.stdout.buffer.write(output.getvalue())

@@ -56,9 +56,9 @@ def _load(source: Path | io.BytesIO, name: str) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise InputError(f"{name} holds more than plain values and was not read: {first_line(error)}") from error
+        raise InputError(f"holds more than plain values and was not read: {first_line(error)}", path=name) from error
     except DAMAGED as error:
-        raise InputError(f"{name} is not a readable torch checkpoint: {first_line(error)}") from error
+        raise InputError(f"is not a readable torch checkpoint: {first_line(error)}", path=name) from error
 
 
 def first_line(error: BaseException) -> str:
