@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -43,7 +42,7 @@ from flowreel.utils.spelling import closest
 
 def _leads() -> bool:
     """Whether this is the one that speaks of the processes that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
+    return machine.rank_and_world()[0] == 0
 
 
 def _print(line: str) -> None:

@@ -461,7 +461,6 @@ def test_the_fitted_codec_is_kept_when_clips_are_added(
 def two_steps(clips: Path, monkeypatch: pytest.MonkeyPatch) -> PrepareConfig:  # noqa: F811
     """Settings of a preparation that fits a codec in two steps, each of them saved, validated and previewed. No clock
     moves, since files hold seconds."""
-    pytest.importorskip("accelerate")
     shutil.rmtree(clips / "train" / "b")
     small = partial(CodecTrainConfig, save=1, preview=1, validate=1, keep=1, width=8, channels=4, frames=4, batch=2)
     monkeypatch.setattr(train_codec, "CodecTrainConfig", small)

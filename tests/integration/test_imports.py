@@ -51,7 +51,7 @@ def test_flow_imports_torch_alone() -> None:
         assert others <= {"torch", "flowreel"}, f"{path.name} imports {others}"
 
 
-HEAVY = ("PIL", "accelerate", "av", "diffusers", "huggingface_hub", "lmdb", "matplotlib", "numpy", "rich")
+HEAVY = ("PIL", "av", "diffusers", "huggingface_hub", "lmdb", "matplotlib", "numpy", "rich")
 HEAVY += ("safetensors", "scipy", "starlette", "sympy", "torch", "torch._dynamo", "torch._inductor", "yaml")
 
 

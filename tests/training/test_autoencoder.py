@@ -31,8 +31,6 @@ from flowreel.training.autoencoder import (
     train_codec,
 )
 
-pytest.importorskip("accelerate")
-
 
 def quiet(text: str) -> None:
     pass

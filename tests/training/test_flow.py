@@ -40,8 +40,6 @@ from flowreel.training.flow import FlowTask, train
 from flowreel.utils import files
 from tests.runs import check_shown_again, same
 
-pytest.importorskip("accelerate")
-
 C, H, W, M, F = 4, 4, 4, 16, 10
 MEL = MelConfig(n_fft=512, win_length=512, bins=M)
 ALL_ROLES = RoleShares(joint=1, independent=1, audio_clean=1, video_clean=1, context=1)

@@ -28,8 +28,6 @@ from flowreel.training.vocoder import VocoderTask, train_vocoder
 from tests.runs import check_shown_again, same
 from tests.training.test_vocoder import MEL, RATE, quiet, write
 
-pytest.importorskip("accelerate")
-
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -23,8 +23,6 @@ from flowreel.training.hifigan import fused
 from flowreel.training.vocoder import VocoderTask, train_vocoder
 from tests.runs import check_shown_again, same
 
-pytest.importorskip("accelerate")
-
 RATE = 4000
 MEL = MelConfig(sample_rate=RATE, n_fft=256, win_length=160, hop=40, bins=20, fmax=2000)
 

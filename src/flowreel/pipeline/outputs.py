@@ -24,9 +24,9 @@ from flowreel.config import GenerateConfig, PipelineConfig, from_dict, to_dict
 from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed
 from flowreel.pipeline.pipeline import Pipeline
-from flowreel.utils.distributed import place
 from flowreel.utils.files import json_text
 from flowreel.utils.resume import check_unchanged
+from flowreel.utils.runtime import rank_and_world
 
 NOTE = "generation.json"
 NOISE = "philox-4x32-10"
@@ -75,7 +75,7 @@ class Share:
 
     @classmethod
     def of_this_process(cls) -> Share:
-        return cls(*place())
+        return cls(*rank_and_world())
 
     @property
     def lead(self) -> bool:

@@ -20,9 +20,9 @@ from flowreel.training.optim import learning_rate
 from flowreel.training.signals import Stop
 from flowreel.training.task import Task
 from flowreel.training.trainer import Session
-from flowreel.utils.distributed import place
 from flowreel.utils.locking import held
 from flowreel.utils.reporting import Report
+from flowreel.utils.runtime import rank_and_world
 
 
 def fit(task: Task, run: Path, config: LoopConfig, report: Report) -> Path:
@@ -36,7 +36,7 @@ def fit(task: Task, run: Path, config: LoopConfig, report: Report) -> Path:
     from the run's, a batch that can't be shared evenly, a loss that is not finite, and a checkpoint that can't be
     written.
     """
-    rank, _ = place()
+    rank, _ = rank_and_world()
     with held(run, report) if rank == 0 else nullcontext():
         return _fit(task, run, config, report)
 

@@ -1,9 +1,6 @@
-"""A network among processes: whole copies (DDP), shards of it (FSDP2), or parts that are trained against each other.
+"""A network spread over processes: copies (DDP), shards (FSDP2), or adversarial networks that are updated alternately.
 
-Knows: when gradients are exchanged, and how a tensor of which each process holds a shard becomes whole and back. Does
-not know: losses, optimizers' rules, files.
-
-Sharding is torch's own ``fully_shard``: Accelerate with ``fsdp_version=2`` gives DDP on the CPU without a word.
+Also how a sharded tensor becomes whole and back.
 """
 
 from __future__ import annotations
@@ -15,51 +12,55 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from flowreel.errors import InputError
+from flowreel.utils.distributed import Processes
 
 
 class Parallel:
-    """``module`` as the processes of ``machine`` share it; ``module`` is called through :attr:`call`.
+    """``module`` on the devices of all processes; call it through :attr:`call`.
 
     Args:
-        kind: "copies": every process has all of it and gradients are averaged during the backward pass. "shards":
-            weights, gradients and the optimizer's moments are spread over the processes, block by block. "players":
-            every process has all of it and :meth:`exchange` averages, because parts of it take turns.
+        kind: "copies": every process has the whole module, and gradients are averaged during the backward pass.
+            "shards": weights, gradients and the optimizer's moments are spread over the processes, block by block.
+            "adversarial": every process has the whole module, and :meth:`exchange` averages the gradients of the
+            network that is updated.
     """
 
-    def __init__(self, machine: Any, module: nn.Module, kind: Literal["copies", "shards", "players"]) -> None:
-        self.machine, self.module, self.kind = machine, module, kind
-        self.call: Any
-        if kind == "copies":
-            self.call = machine.prepare_model(module)
-        else:
-            self.call = module.to(machine.device)
+    def __init__(
+        self, processes: Processes, module: nn.Module, kind: Literal["copies", "shards", "adversarial"]
+    ) -> None:
+        self.processes, self.module, self.kind = processes, module.to(processes.device), kind
+        self.call: nn.Module = module
         if kind == "shards":
-            shard(module, machine)
+            shard(module, processes)
+        if kind == "copies" and processes.world > 1:
+            ids = [processes.device] if processes.device.type == "cuda" else None
+            self.call = DistributedDataParallel(module, device_ids=ids)
 
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:
-        """Around the work on one micro-batch: gradients are exchanged with the ``last`` one of a step alone."""
-        if self.kind == "copies" and not last:
-            return self.machine.no_sync(self.call)
+        """Context of one micro-batch: gradients are exchanged only with the ``last`` one of a step."""
+        if isinstance(self.call, DistributedDataParallel) and not last:
+            return self.call.no_sync()
         if self.kind == "shards":
             self.module.set_requires_gradient_sync(last)
         return nullcontext()
 
     def exchange(self, weights: Iterable[Tensor]) -> None:
         """Average the gradients of ``weights`` over the processes, where the backward pass has not done so."""
-        if self.kind != "players" or self.machine.num_processes == 1:
+        if self.kind != "adversarial" or self.processes.world == 1:
             return
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
-        averaged = self.machine.reduce(flat, reduction="mean")
+        averaged = self.processes.reduce(flat)
         for gradient, part in zip(gradients, averaged.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
 
-def shard(module: nn.Module, machine: Any) -> None:
-    """Spread the weights of ``module`` over all processes in place: each block of ``module.blocks`` by itself, then
-    what is left. Afterwards its parameters are DTensors.
+def shard(module: nn.Module, processes: Processes) -> None:
+    """Shard the weights of ``module`` over all processes in place: each block of ``module.blocks`` by itself, then
+    the rest. Afterwards its parameters are DTensors.
 
     Raises:
         InputError: the module has no blocks.
@@ -70,9 +71,9 @@ def shard(module: nn.Module, machine: Any) -> None:
     blocks = getattr(module, "blocks", None)
     if blocks is None:
         raise InputError(f"a {type(module).__name__} can't be sharded: leave --sharding at none")
-    # Plans are views of what a layer gave, and nothing is done to them in place.
+    # The modulation is a view of a layer's output, and nothing is done to it in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
-    mesh = init_device_mesh(machine.device.type, (machine.num_processes,))
+    mesh = init_device_mesh(processes.device.type, (processes.world,))
     for block in blocks:
         fully_shard(block, mesh=mesh)
         register_fsdp_forward_method(block, "plan")  # it is called before the block's forward pass, with its weights

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from flowreel.config import LoopConfig, OptimConfig, TrainConfig, from_dict, to_dict
-from flowreel.errors import InputError, require
+from flowreel.errors import InputError
 from flowreel.training import checkpoint, parallel
 from flowreel.training.checkpoint import Checkpoint
 from flowreel.training.ema import EMA
@@ -27,9 +27,10 @@ from flowreel.training.optim import optimizers
 from flowreel.training.parallel import Parallel
 from flowreel.training.signals import Stop
 from flowreel.training.task import NETWORK, Batch, Task, purpose_seed
-from flowreel.utils.distributed import machine
+from flowreel.utils.distributed import Processes
 from flowreel.utils.files import replacing
 from flowreel.utils.reporting import Report, silent
+from flowreel.utils.runtime import rank_and_world
 from flowreel.utils.threads import flush_denormals
 
 # Settings that may change when a run goes on: they alter its length, what is shown, or the rounding alone.
@@ -57,17 +58,17 @@ class Session:
     """
 
     def __init__(self, task: Task, run: Path, config: LoopConfig, report: Report) -> None:
-        self.machine = machine()
-        self.rank, self.world = self.machine.process_index, self.machine.num_processes
+        self.rank, self.world = rank_and_world()
         if config.batch % (self.world * config.optim.accumulate):
             raise InputError(
                 f"batch {config.batch} can't be shared evenly among {self.world} process(es) with optim.accumulate "
                 f"{config.optim.accumulate}: choose a multiple of {self.world * config.optim.accumulate}"
             )
-        self.lead = self.machine.is_main_process
+        self.processes = Processes()
+        self.lead = self.processes.lead
         self.report = report if self.lead else silent
         self.task, self.run, self.config = task, run, config
-        if self.machine.device.type == "cpu":
+        if self.processes.device.type == "cpu":
             flush_denormals()
         sharded = isinstance(config, TrainConfig) and config.sharding == "fsdp"
         if sharded and config.optim.kind == "muon":
@@ -79,13 +80,13 @@ class Session:
             )
         checkpoint.claim(run)
         self.ema = EMA(task.averaged, config.ema)
-        self.ema.module.to(self.machine.device)
+        self.ema.module.to(self.processes.device)
         self.blueprint = copy.deepcopy(self.ema.module).to("meta") if sharded else None
         self.network = Parallel(
-            self.machine, task.module, "shards" if sharded else "players" if task.players else "copies"
+            self.processes, task.module, "shards" if sharded else "adversarial" if task.players else "copies"
         )
         if sharded:
-            parallel.shard(self.ema.module, self.machine)
+            parallel.shard(self.ema.module, self.processes)
         if config.compile:
             task.module.compile()
         self.turns = {name: Turn.of(task.module, name, config.optim) for name in task.players or ("",)}
@@ -111,7 +112,7 @@ class Session:
                     checkpoint.load_optimizer(optimizer, self.task.module, saved.optimizer)
             step, seconds = saved.step, saved.seconds
             current, shown = checkpoint.exported(self.run) == step, checkpoint.shown(self.run) == step
-        self.machine.wait_for_everyone()  # all have looked before one writes
+        self.processes.wait()  # all have looked before one writes
         if self.lead:
             checkpoint.clear_leftovers(self.run, step, self.config.keep)
         if not current:  # stopped between the checkpoint and its export
@@ -144,7 +145,7 @@ class Session:
 
     def _next_batch(self, step: int) -> Batch:
         batch = next(self.batches)
-        moved = {name: tensor.to(self.machine.device, non_blocking=True) for name, tensor in batch.items()}
+        moved = {name: tensor.to(self.processes.device, non_blocking=True) for name, tensor in batch.items()}
         return {**moved, "clip": batch["clip"], "step": torch.tensor(step)}
 
     def _gradients(
@@ -152,7 +153,7 @@ class Session:
     ) -> tuple[dict[str, float], float]:
         """Leave the gradients of the whole batch in the weights of ``turn``, clipped. Returns the losses and the norm
         of the gradient over all processes, or no losses where this one sits out."""
-        config, machine, parts = self.config, self.machine, len(batches)
+        config, parts = self.config, len(batches)
         for optimizer in turn.optimizers:
             optimizer.zero_grad()
         sums: dict[str, Tensor] = {}
@@ -164,13 +165,13 @@ class Session:
                     losses = self.task.losses(self.network.call, batch, name)
                 if not losses:
                     return {}, 0.0
-                machine.backward(torch.stack(list(losses.values())).sum() / parts)
+                (torch.stack(list(losses.values())).sum() / parts).backward()
             for kind, value in losses.items():
                 sums[kind] = sums.get(kind, 0) + value.detach().float() / parts
         self.network.exchange(turn.weights)
         norm = parallel.whole(nn.utils.clip_grad_norm_(turn.weights, config.optim.clip or math.inf))
         own = torch.stack([*sums.values(), norm.float(), norm.new_tensor(float(stop.asked))])
-        *means, norm_value, asked = machine.reduce(own, reduction="mean").tolist()
+        *means, norm_value, asked = self.processes.reduce(own).tolist()
         stop.agreed = asked > 0
         return dict(zip(sums, means, strict=True)), norm_value
 
@@ -179,7 +180,7 @@ class Session:
         if all(math.isfinite(value) for value in numbers.values()):
             return
         clips = [clip for batch in batches for clip in batch["clip"].tolist()]
-        everyone = sorted(set(require("accelerate.utils", "train").gather_object(clips)))
+        everyone = sorted({clip for part in self.processes.gather(clips) for clip in part})
         wrong = f"{', '.join(f'{name} is {value:g}' for name, value in numbers.items())}"
         listed = f"Clips in its batch: {', '.join(map(str, everyone))}."
         saved = checkpoint.steps(self.run)
@@ -196,7 +197,7 @@ class Session:
         state = parallel.gathered(self.ema.module.state_dict(), self.lead)
         if not self.lead:
             return None
-        module = copy.deepcopy(self.blueprint).to_empty(device=self.machine.device)
+        module = copy.deepcopy(self.blueprint).to_empty(device=self.processes.device)
         module.load_state_dict(state)
         return module.eval().requires_grad_(False)
 
@@ -258,8 +259,8 @@ class Session:
 
     def agree(self, stop: Stop) -> None:
         """Let all processes know whether one of them was told to stop."""
-        asked = torch.tensor(float(stop.asked), device=self.machine.device)
-        stop.agreed = self.machine.reduce(asked, reduction="sum").item() > 0
+        asked = torch.tensor(float(stop.asked), device=self.processes.device)
+        stop.agreed = self.processes.reduce(asked, mean=False).item() > 0
 
     def close(self) -> None:
         """End the processes that read the data. Left to the interpreter's end, that would wait for them for ever."""
@@ -268,7 +269,7 @@ class Session:
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
         bfloat16 = self.config.precision == "bfloat16"
-        return torch.autocast(self.machine.device.type, torch.bfloat16, enabled=bfloat16)
+        return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=bfloat16)
 
     def _unwritten(self, what: str, error: Exception) -> InputError:
         saved = checkpoint.steps(self.run)

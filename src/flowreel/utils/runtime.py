@@ -1,6 +1,6 @@
-"""How flowreel uses the machine that it runs on: settings that change its speed and no number.
+"""The place of this process among others, and settings of the machine that change speed and no number.
 
-Torch-free, to be called before torch is first imported.
+Torch-free, so that it can be used before torch is first imported.
 """
 
 from __future__ import annotations
@@ -35,3 +35,8 @@ def keep_memory() -> bool:
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
     return mallopt is not None and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER) and mallopt(_M_MMAP_MAX, 0))
+
+
+def rank_and_world() -> tuple[int, int]:
+    """The rank of this process and the number of processes, as torchrun sets them; (0, 1) without it."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
