@@ -15,6 +15,11 @@ from flowreel.errors import InputError
 RENAMED = {"wear": "degrade", "given_guidance": "conditioned_guidance"}
 """Names of settings in folders of version 0.7.0 and before, and what they are called now."""
 
+DROPPED = {"eps": 1e-8, "progress": "uniform", "stride": 1, "limit": 0, "nonfinite": None, "kernels": None}
+DROPPED |= {"sharding": "none", "checkpointing": None}
+"""Settings of folders of version 0.7.0 and before that are gone, and the only value that is still understood (None is
+any)."""
+
 
 @dataclass(frozen=True)
 class Range:
@@ -131,6 +136,14 @@ def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
     """Build the config ``cls`` from a plain dict, recursively; unknown keys are an :class:`InputError`."""
     hints, values = typing.get_type_hints(cls), renamed(values)
     known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    gone = {name: value for name, value in values.items() if name in DROPPED and name not in known}
+    for name, value in gone.items():
+        check(
+            DROPPED[name] in (None, value),
+            f"{where or cls.__name__} has {name} {value!r}, which flowreel 0.8 and later don't have: "
+            "use the version that wrote it",
+        )
+    values = {name: value for name, value in values.items() if name not in gone}
     unknown = sorted(set(values) - known)
     if unknown:
         raise InputError(
