@@ -8,7 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "flowreel"
-ORDER = "config utils flow models media codec data world pipeline training metrics serve".split()
+LAW = "config utils flow models media codec data world pipeline training metrics serve"
+ORDER = LAW.split()
 BEGIN, END = "<!-- tree: python tests/integration/test_tree.py writes it -->", "<!-- end of tree -->"
 
 
