@@ -27,7 +27,7 @@ from flowreel.config import (
     to_dict,
 )
 from flowreel.data.dataset import GlobalOrder, WindowDataset
-from flowreel.data.shards import ShardWriter
+from flowreel.data.shards import ClipRecord, IndexEntry, ShardWriter
 from flowreel.data.sources import find_clips
 from flowreel.media import Clip
 from flowreel.utils.files import write_json
@@ -70,7 +70,7 @@ def _prepared(folder: Path, clips: int, frames: int = 60) -> Path:
     writer = ShardWriter(folder, "train", 64 * 2**20, "speed")
     for clip in range(clips):
         tensors = {k: torch.randn(frames, *size, generator=generator).half() for k, size in SHAPE.streams.items()}
-        writer.add({"entry": {"path": f"{clip}.mp4", "label": 0, "frames": frames, "crop": 0}}, tensors)
+        writer.add(ClipRecord(IndexEntry(f"{clip}.mp4", frames, 0, label=0)), tensors)
     writer.flush()
     Codec(config, TIMING).save(folder / "codec")
     index = {
@@ -79,7 +79,7 @@ def _prepared(folder: Path, clips: int, frames: int = 60) -> Path:
         "timing": to_dict(TIMING),
         "codec": to_dict(config),
         "shape": to_dict(SHAPE),
-        "splits": {"train": [record["entry"] for record in writer.records], "test": []},
+        "splits": {"train": [record.entry.to_dict() for record in writer.records], "test": []},
         "skipped": [],
     }
     write_json(folder / "index.json", index)

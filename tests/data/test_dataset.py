@@ -89,7 +89,7 @@ def test_sample_is_a_window_of_its_clip_in_model_space(prepared: Path) -> None:
         assert sample["video"].shape == (5, C, H, W)
         assert sample["audio"].shape == (5, 1, M, F)
         assert sample["video"].dtype == sample["audio"].dtype == torch.float32
-        frames = dataset.index["splits"]["train"][sample["clip"]]["frames"]
+        frames = dataset.index.splits["train"][sample["clip"]].frames
         assert sample["label"] == sample["clip"] % 2
         times = (stored_video(sample)[:, 0] - sample["clip"]) * 100
         start = round(times[0].item())

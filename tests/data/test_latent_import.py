@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,12 @@ SCALE = 0.18215
 EXACT = PrepareConfig(dtype="float32")
 
 lmdb = pytest.importorskip("lmdb")
+
+
+def imported(store: Path, out: Path, config: PrepareConfig, report: Callable[[str], object]) -> dict[str, Any]:
+    """Import a store, and read the index."""
+    import_latents(store, out, config, report)
+    return json.loads((out / "index.json").read_text(encoding="utf-8"))
 
 
 def packed(payload: Any) -> bytes:
@@ -86,7 +92,7 @@ def paths(index: dict[str, Any], split: str = "train") -> list[str]:
 
 
 def test_lmdb_of_generativeflow(tmp_path: Path) -> None:
-    index = import_latents(STORES / "train.lmdb", tmp_path / "out", EXACT, str)
+    index = imported(STORES / "train.lmdb", tmp_path / "out", EXACT, str)
     assert index["classes"] == ["droid", "tools"]
     assert paths(index) == ["droid/0.mp4", "tools/1.mp4", "droid/2.mp4"]
     assert [entry["label"] for entry in index["splits"]["train"]] == [0, 1, 0]
@@ -100,7 +106,7 @@ def test_lmdb_of_generativeflow(tmp_path: Path) -> None:
 
 
 def test_tar_shards_of_generativeflow(tmp_path: Path) -> None:
-    index = import_latents(STORES / "shards", tmp_path / "out", EXACT, str)
+    index = imported(STORES / "shards", tmp_path / "out", EXACT, str)
     assert paths(index) == ["c0", "c1"]
     assert index["classes"] == ["droid", "tools"]
     with tarfile.open(STORES / "shards" / "000000.tar") as tar:
@@ -110,7 +116,7 @@ def test_tar_shards_of_generativeflow(tmp_path: Path) -> None:
 
 def test_folder_of_rflav(tmp_path: Path) -> None:
     said: list[str] = []
-    index = import_latents(STORES / "rflav_latents", tmp_path / "out", EXACT, said.append)
+    index = imported(STORES / "rflav_latents", tmp_path / "out", EXACT, said.append)
     assert said[0] == "the store's sound has 32 mel bins, not 256: taken as mel.bins 32"
     assert len(said) == 2
     assert paths(index) == ["train/0.pt", "train/1.pt"]
@@ -147,12 +153,12 @@ def check_video(out: Path, z: Tensor) -> None:
 
 
 def test_default_is_half_precision(tmp_path: Path) -> None:
-    import_latents(STORES / "shards", tmp_path / "out", PrepareConfig(), str)
+    imported(STORES / "shards", tmp_path / "out", PrepareConfig(), str)
     assert {tensor.dtype for tensor in stored(tmp_path / "out").values()} == {torch.float16}
 
 
 def test_sound_can_be_left_out(tmp_path: Path) -> None:
-    index = import_latents(STORES / "rflav_latents", tmp_path / "out", PrepareConfig(audio="none"), str)
+    index = imported(STORES / "rflav_latents", tmp_path / "out", PrepareConfig(audio="none"), str)
     assert index["codec"]["audio"] is None
     assert all(name.endswith(".video") for name in stored(tmp_path / "out"))
 
@@ -160,16 +166,16 @@ def test_sound_can_be_left_out(tmp_path: Path) -> None:
 def test_frame_rate_and_autoencoder_that_the_lmdb_names(tmp_path: Path) -> None:
     about = {"fps": 24, "vae": "stabilityai/sd-vae-ft-mse", "classes": ["cat", "dog"]}
     store = make_lmdb(tmp_path / "a.lmdb", [packed(clip(n, label_id=n)) for n in (0, 1)], about)
-    index = import_latents(store, tmp_path / "out", PrepareConfig(fps=12), str)
+    index = imported(store, tmp_path / "out", PrepareConfig(fps=12), str)
     assert index["timing"]["fps"] == 24
     assert index["codec"]["video"]["source"] == "stabilityai/sd-vae-ft-mse"
     assert index["classes"] == ["cat", "dog"]
-    assert import_latents(STORES / "shards", tmp_path / "other", PrepareConfig(fps=12), str)["timing"]["fps"] == 12
+    assert imported(STORES / "shards", tmp_path / "other", PrepareConfig(fps=12), str)["timing"]["fps"] == 12
 
 
 def test_thirty_two_channels_are_those_of_the_deep_autoencoder(tmp_path: Path) -> None:
     make_pt(tmp_path / "in" / "a.pt", packed({"video": torch.randn(2, 32, 2, 2), "y": torch.tensor(3)}))
-    index = import_latents(tmp_path / "in", tmp_path / "out", EXACT, str)
+    index = imported(tmp_path / "in", tmp_path / "out", EXACT, str)
     assert index["codec"]["video"]["kind"] == "AutoencoderDC"
     assert index["classes"] == ["3"]
 
@@ -187,7 +193,7 @@ def test_thirty_two_channels_are_those_of_the_deep_autoencoder(tmp_path: Path) -
 def test_classes(tmp_path: Path, values: dict[str, Any], classes: list[str], label: int) -> None:
     payload = {"z": clip()["z"], **values}
     make_tar(tmp_path / "in" / "0.tar", [("x.pt", packed(payload))])
-    index = import_latents(tmp_path / "in", tmp_path / "out", EXACT, str)
+    index = imported(tmp_path / "in", tmp_path / "out", EXACT, str)
     assert index["classes"] == classes
     assert index["splits"]["train"][0]["label"] == label
 
@@ -198,7 +204,7 @@ def test_both_splits_of_an_lmdb(tmp_path: Path, second: str, suffix: str) -> Non
     for name, value in (("train", 1), (second, 2)):
         make_lmdb(tmp_path / "in" / f"{name}{suffix}", [packed(clip(value, clip_relpath="a/0.mp4", label="a"))])
     assert is_store(tmp_path / "in")
-    index = import_latents(tmp_path / "in", tmp_path / "out", EXACT, str)
+    index = imported(tmp_path / "in", tmp_path / "out", EXACT, str)
     assert paths(index) == ["train/a/0.mp4"]
     assert paths(index, "test") == ["test/a/0.mp4"]
     assert [index["splits"][split][0]["label"] for split in ("train", "test")] == [0, 0]
@@ -210,7 +216,7 @@ def test_both_splits_of_shards_and_of_rflav(tmp_path: Path) -> None:
         make_pt(tmp_path / "files" / split / "deep" / "x.pt", packed(clip(value)))
     for kind, name in (("tars", "x.pt"), ("files", "deep/x.pt")):
         assert is_store(tmp_path / kind)
-        index = import_latents(tmp_path / kind, tmp_path / f"{kind}-out", EXACT, str)
+        index = imported(tmp_path / kind, tmp_path / f"{kind}-out", EXACT, str)
         assert (paths(index), paths(index, "test")) == ([f"train/{name}"], [f"test/{name}"])
 
 
@@ -218,7 +224,7 @@ def test_crops_of_one_clip_are_told_apart(tmp_path: Path) -> None:
     members = [("a.pt", packed(clip(n, clip_relpath="a/0.mp4", label="a"))) for n in range(3)]
     members.insert(1, ("b.pt", packed(clip(9, clip_relpath="a/1.mp4", label="a"))))
     make_tar(tmp_path / "in" / "0.tar", members)
-    entries = import_latents(tmp_path / "in", tmp_path / "out", EXACT, str)["splits"]["train"]
+    entries = imported(tmp_path / "in", tmp_path / "out", EXACT, str)["splits"]["train"]
     assert [(entry["path"], entry["crop"]) for entry in entries] == [
         ("a/0.mp4", 0),
         ("a/1.mp4", 0),
@@ -254,7 +260,7 @@ def test_pickles_are_not_executed(tmp_path: Path, kind: str, hidden: bool) -> No
         make_pt(store / "a.pt", good)
         make_pt(store / "b.pt", bad)
     said: list[str] = []
-    index = import_latents(store, tmp_path / "out", EXACT, said.append)
+    index = imported(store, tmp_path / "out", EXACT, said.append)
     assert not target.exists()
     assert len(index["splits"]["train"]) == 1
     (skipped,) = index["skipped"]
@@ -272,7 +278,7 @@ def test_members_that_escape_are_harmless(tmp_path: Path) -> None:
             about = tarfile.TarInfo(f"odd{kind.decode()}.pt")
             about.type, about.linkname = kind, "/etc/passwd"
             tar.addfile(about)
-    index = import_latents(tmp_path / "in", tmp_path / "out", EXACT, str)
+    index = imported(tmp_path / "in", tmp_path / "out", EXACT, str)
     assert len(index["splits"]["train"]) == 2
     assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}
     assert not Path("/tmp/escaped-flowreel.pt").exists()
@@ -307,7 +313,7 @@ def test_damaged_entries_are_skipped_with_their_reason(tmp_path: Path, what: str
     data, reason = damaged()[what]
     good = packed(clip(3, clip_id="good", label="a"))
     make_tar(tmp_path / "in" / "0.tar", [("good.pt", good), ("bad.pt", data)])
-    index = import_latents(tmp_path / "in", tmp_path / "out", EXACT, str)
+    index = imported(tmp_path / "in", tmp_path / "out", EXACT, str)
     assert paths(index) == ["good"]
     (skipped,) = index["skipped"]
     assert skipped["path"] == "0.tar:bad.pt"
@@ -321,7 +327,7 @@ def test_a_flipped_byte_never_ends_the_import(tmp_path: Path) -> None:
         data = bytearray(whole)
         data[place] ^= 0x5A
         values.append(bytes(data))
-    index = import_latents(make_lmdb(tmp_path / "in", values), tmp_path / "out", EXACT, str)
+    index = imported(make_lmdb(tmp_path / "in", values), tmp_path / "out", EXACT, str)
     assert len(index["splits"]["train"]) + len(index["skipped"]) == len(values)
 
 
@@ -337,7 +343,7 @@ def test_damaged_shards_are_read_as_far_as_they_go(tmp_path: Path, damage: str) 
     else:
         data[third.offset : third.offset + 512] = b"x" * 512 if damage == "garbage" else bytes(100) + b"y" * 412
     shard.write_bytes(data)
-    index = import_latents(tmp_path / "in", tmp_path / "out", EXACT, str)
+    index = imported(tmp_path / "in", tmp_path / "out", EXACT, str)
     assert paths(index) == ["0.pt", "1.pt", "9.pt"]
     assert index["skipped"][-1]["path"] == "0.tar"
     assert "the rest can't be read" in index["skipped"][-1]["reason"]
@@ -348,10 +354,10 @@ def test_lmdb_that_was_cut_short_is_refused(tmp_path: Path) -> None:
     data = (store / "data.mdb").read_bytes()
     (store / "data.mdb").write_bytes(data[: 3 * 4096])
     with pytest.raises(InputError, match=r"was cut short: it has \d+ of \d+ bytes"):
-        import_latents(store, tmp_path / "out", EXACT, str)
+        imported(store, tmp_path / "out", EXACT, str)
     (store / "data.mdb").write_bytes(b"no lmdb" * 2000)
     with pytest.raises(InputError, match="is not a readable LMDB"):
-        import_latents(store, tmp_path / "out2", EXACT, str)
+        imported(store, tmp_path / "out2", EXACT, str)
 
 
 @pytest.mark.parametrize(
@@ -364,30 +370,30 @@ def test_lmdb_that_was_cut_short_is_refused(tmp_path: Path) -> None:
 )
 def test_settings_that_do_not_fit_the_store(tmp_path: Path, store: str, config: PrepareConfig, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        import_latents(STORES / store, tmp_path / "out", config, str)
+        imported(STORES / store, tmp_path / "out", config, str)
     assert not (tmp_path / "out" / "index.json").exists()
 
 
 def test_autoencoder_that_nobody_named(tmp_path: Path) -> None:
     make_pt(tmp_path / "in" / "a.pt", packed({"video": torch.randn(2, 5, 2, 2), "y": 0}))
     with pytest.raises(InputError, match=r"no published autoencoder has 5 channels: .* --codec"):
-        import_latents(tmp_path / "in", tmp_path / "out", EXACT, str)
+        imported(tmp_path / "in", tmp_path / "out", EXACT, str)
 
 
 def test_nothing_usable_and_only_test(tmp_path: Path) -> None:
     make_pt(tmp_path / "in" / "train" / "a.pt", b"")
     with pytest.raises(InputError, match=r"no latents for training .* could be used"):
-        import_latents(tmp_path / "in", tmp_path / "out", EXACT, str)
+        imported(tmp_path / "in", tmp_path / "out", EXACT, str)
     (tmp_path / "in" / "train").rename(tmp_path / "in" / "test")
     with pytest.raises(InputError, match="has no latents for training"):
-        import_latents(tmp_path / "in", tmp_path / "out", EXACT, str)
+        imported(tmp_path / "in", tmp_path / "out", EXACT, str)
 
 
 def test_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lmdb", None)
     assert is_store(STORES / "train.lmdb")
     with pytest.raises(MissingExtraError, match=r"flowreel\[legacy\]"):
-        import_latents(STORES / "train.lmdb", tmp_path / "out", EXACT, str)
+        imported(STORES / "train.lmdb", tmp_path / "out", EXACT, str)
 
 
 # --- which folder is a store ---
@@ -424,7 +430,7 @@ def big_store(folder: Path, count: int = 5) -> Path:
 
 def test_stopped_import_goes_on_and_equals_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, config = big_store(tmp_path / "in"), PrepareConfig(shard_mb=1)
-    whole = import_latents(store, tmp_path / "whole", config, str)
+    whole = imported(store, tmp_path / "whole", config, str)
     read: list[str] = []
     load = load_pickle_bytes
 
@@ -436,14 +442,14 @@ def test_stopped_import_goes_on_and_equals_one_that_was_not(tmp_path: Path, monk
 
     monkeypatch.setattr(legacy, "load_pickle_bytes", stopping)
     with pytest.raises(KeyboardInterrupt):
-        import_latents(store, tmp_path / "out", config, str)
+        imported(store, tmp_path / "out", config, str)
     assert not (tmp_path / "out" / "index.json").exists()
     with pytest.raises(InputError, match="unfinished"):
         WindowDataset(tmp_path / "out")
     finished = len(list((tmp_path / "out").glob("train-*.safetensors")))
     assert finished >= 1
     before = len(read)
-    assert import_latents(store, tmp_path / "out", config, str) == whole
+    assert imported(store, tmp_path / "out", config, str) == whole
     assert len(read) - before < 6
     for path in sorted((tmp_path / "whole").rglob("*")):
         if path.is_file():
@@ -455,20 +461,20 @@ def test_stopped_import_goes_on_and_equals_one_that_was_not(tmp_path: Path, monk
 def test_complete_folder_is_left_alone_and_other_settings_are_refused(tmp_path: Path) -> None:
     store, out = tmp_path / "in", tmp_path / "out"
     shutil.copytree(STORES / "shards", store)
-    import_latents(store, out, EXACT, str)
+    imported(store, out, EXACT, str)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     said: list[str] = []
-    import_latents(store, out, EXACT, said.append)
+    imported(store, out, EXACT, said.append)
     assert said == [f"{out} is complete: 2 train clips, 12 frames, 1.2 s; nothing to do"]
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     with pytest.raises(InputError, match=r"was prepared differently:\n  settings\.fps: was 10\.0, now 5"):
-        import_latents(store, out, PrepareConfig(dtype="float32", fps=5), str)
+        imported(store, out, PrepareConfig(dtype="float32", fps=5), str)
     make_tar(store / "1.tar", [("x.pt", packed(clip()))])
     with pytest.raises(InputError, match=r"clips\.1\.tar: was not there"):
-        import_latents(store, out, EXACT, str)
+        imported(store, out, EXACT, str)
     (out / "preparation.json").unlink()
     with pytest.raises(InputError, match=r"no preparation\.json"):
-        import_latents(store, out, EXACT, str)
+        imported(store, out, EXACT, str)
 
 
 def small_vocoder(bins: int) -> HiFiGAN:
@@ -479,14 +485,14 @@ def test_vocoder_can_be_put_beside_latents_that_are_there(tmp_path: Path) -> Non
     sound = torch.rand(1, 16, 40) * 2 - 1
     make_pt(tmp_path / "in" / "a.pt", packed({"video": torch.randn(4, 4, 2, 2), "audio": sound, "y": 0}))
     config = PrepareConfig(mel=MelConfig(bins=16))
-    first = import_latents(tmp_path / "in", tmp_path / "out", config, str)
+    first = imported(tmp_path / "in", tmp_path / "out", config, str)
     assert first["codec"]["audio"]["vocoder"] == ""
     folder = tmp_path / "vocoder"
     small_vocoder(16).save(folder)
-    second = import_latents(tmp_path / "in", tmp_path / "out", replace(config, vocoder=str(folder)), str)
+    second = imported(tmp_path / "in", tmp_path / "out", replace(config, vocoder=str(folder)), str)
     assert second["splits"] == first["splits"]
     codec = Codec.load(tmp_path / "out" / "codec")
     assert codec.vocoder.config.num_mels == 16
     small_vocoder(8).save(folder)
     with pytest.raises(InputError, match="takes 8 mel bins with hop 160, but the log-mel has 16"):
-        import_latents(tmp_path / "in", tmp_path / "out", replace(config, vocoder=str(folder)), str)
+        imported(tmp_path / "in", tmp_path / "out", replace(config, vocoder=str(folder)), str)

@@ -17,7 +17,7 @@ from flowreel.cli import prepare
 from flowreel.codec import Codec, mel
 from flowreel.config import AudioCodecConfig, CodecConfig, DataConfig, PrepareConfig, Timing, VideoCodecConfig
 from flowreel.data.dataset import WindowDataset
-from flowreel.data.shards import ShardWriter, open_shard
+from flowreel.data.shards import ClipRecord, IndexEntry, ShardWriter, open_shard
 from flowreel.data.sources import find_clips
 from flowreel.data.statistics import Moments
 from flowreel.errors import InputError
@@ -191,7 +191,7 @@ def test_model_latents_have_zero_mean_and_unit_variance(clips: Path, tmp_path: P
     run(clips, tmp_path / "out", replace(config, dtype="float32"))
     dataset = WindowDataset(tmp_path / "out", config=DataConfig(window=8))
     codec = Codec.load(tmp_path / "out" / "codec", dataset.timing)
-    latents = [codec.to_model(stored(tmp_path / "out", entry)) for entry in dataset.entries]
+    latents = [codec.to_model(stored(tmp_path / "out", entry.to_dict())) for entry in dataset.entries]
     video = torch.cat([x["video"] for x in latents]).double()
     audio = torch.cat([x["audio"] for x in latents]).double()
     torch.testing.assert_close(video.mean((0, 2, 3)), torch.zeros(4).double(), atol=1e-4, rtol=0)
@@ -199,26 +199,26 @@ def test_model_latents_have_zero_mean_and_unit_variance(clips: Path, tmp_path: P
     assert abs(audio.mean().item()) < 1e-4
     assert audio.std(correction=0).item() == pytest.approx(1, abs=1e-4)
     mine = dataset.sample(1)
-    again = codec.to_model({k: v[:8] for k, v in stored(tmp_path / "out", dataset.entries[0]).items()})
+    again = codec.to_model({k: v[:8] for k, v in stored(tmp_path / "out", dataset.entries[0].to_dict()).items()})
     assert mine["video"].shape == again["video"].shape
 
 
 def test_shards_are_cut_at_their_size(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path, "train", 1000, "stamp")
     for number, size in enumerate((100, 100, 200, 10, 10)):
-        writer.add({"entry": {"path": str(number)}}, {"video": torch.full((size,), number)})  # 8 bytes each
+        writer.add(ClipRecord(IndexEntry(str(number), size, 0)), {"video": torch.full((size,), number)})  # 8 bytes each
     writer.flush()
-    assert [record["entry"]["shard"][6:11] for record in writer.records] == [
+    assert [record.entry.shard[6:11] for record in writer.records] == [
         "00000",
         "00001",
         "00002",
         "00003",
         "00003",
     ]
-    assert [record["entry"]["key"] for record in writer.records] == list("01234")
+    assert [record.entry.key for record in writer.records] == list("01234")
     for record in writer.records:
-        key = record["entry"]["key"]
-        assert (open_shard(tmp_path / record["entry"]["shard"]).get_tensor(f"{key}.video") == int(key)).all()
+        key = record.entry.key
+        assert (open_shard(tmp_path / record.entry.shard).get_tensor(f"{key}.video") == int(key)).all()
 
 
 def test_random_crops_are_entries_of_their_own(clips: Path, tmp_path: Path, config: PrepareConfig) -> None:
@@ -427,7 +427,7 @@ def test_shards_of_another_stamp_are_made_anew(tmp_path: Path) -> None:
     def write(stamp: str, count: int) -> None:
         writer = ShardWriter(tmp_path, "train", 1, stamp)
         for number in range(len(writer.records), count):
-            writer.add({"entry": {}}, {"video": torch.full((8,), number)})
+            writer.add(ClipRecord(IndexEntry(str(number), 8, 0)), {"video": torch.full((8,), number)})
         writer.flush()
 
     write("old", 3)

@@ -152,7 +152,7 @@ def test_a_write_that_fails_at_any_step_loses_nothing(
         assert not told or str(out) in told
         failing.at = -1
         made = [record for _, _, records in shards.read_shards(out) for record in records]
-        finished = {record["entry"]["path"] for record in (*made, *parts.Parts(out).tidy())}
+        finished = {record.entry.path for record in (*made, *parts.StagingArea(out).tidy())}
         if (out / "index.json").exists():
             assert content(out).items() >= whole.items()
         encoded.clear()
@@ -236,7 +236,7 @@ def test_new_clips_get_new_shards(
 ) -> None:
     out = tmp_path / "out"
     run(clips, out, config)
-    before, old = content(out), read_index(out)
+    before, old = content(out), read_index(out).to_dict()
     write_clip(clips / "train" / "a" / "0.mkv", seconds=1.5, seed=9)
     write_clip(clips / "train" / "c" / "1.mkv", seed=10)
     write_clip(clips / "test" / "a" / "2.mkv", seed=11)
@@ -399,7 +399,7 @@ def test_clips_of_older_folders_are_told_by_their_size(
 
     def older(*arguments: Any) -> Any:
         record, tensors = real(*arguments)
-        return {name: value for name, value in record.items() if name not in ("modified", "digest")}, tensors
+        return replace(record, modified=None, digest=None), tensors
 
     with monkeypatch.context() as patch:
         patch.setattr(encoding.Encoder, "__call__", older)

@@ -30,7 +30,7 @@ from flowreel.config import (
     to_dict,
 )
 from flowreel.config.presets import ALL_ROLES
-from flowreel.data.shards import ShardWriter
+from flowreel.data.shards import ClipRecord, IndexEntry, ShardWriter
 from flowreel.flow.guidance import classifier_free
 from flowreel.flow.noise import SampleNoise
 from flowreel.flow.sampling import stream
@@ -74,7 +74,7 @@ def prepared(folder: Path) -> Path:
         x = latents(wave(clip % (2 * HALF), FRAMES)[None], generator)
         # sound is stored as log-mel, from log 0.1 to log 10: model latents of -1 to 1
         tensors = {"video": x["video"][0], "audio": x["audio"][0] * torch.tensor(10.0).log()}
-        writer.add({"entry": {"path": f"{clip}.mp4", "label": 0, "frames": FRAMES, "crop": 0}}, tensors)
+        writer.add(ClipRecord(IndexEntry(f"{clip}.mp4", FRAMES, 0, label=0)), tensors)
     writer.flush()
     Codec(config, timing).save(folder / "codec")
     index = {
@@ -83,7 +83,7 @@ def prepared(folder: Path) -> Path:
         "timing": to_dict(timing),
         "codec": to_dict(config),
         "shape": to_dict(LatentShape(C, SIDE, SIDE, M, F, 10.0)),
-        "splits": {"train": [record["entry"] for record in writer.records], "test": []},
+        "splits": {"train": [record.entry.to_dict() for record in writer.records], "test": []},
         "skipped": [],
     }
     files.write_json(folder / "index.json", index)

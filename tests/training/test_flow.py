@@ -32,7 +32,7 @@ from flowreel.config import (
     VideoCodecConfig,
     to_dict,
 )
-from flowreel.data.shards import ShardWriter
+from flowreel.data.shards import ClipRecord, IndexEntry, ShardWriter
 from flowreel.errors import InputError
 from flowreel.flow import objective
 from flowreel.training import checkpoint
@@ -64,7 +64,7 @@ def prepared(
         tensors = {"video": drift + 0.1 * torch.randn(frames, C, H, W, generator=generator)}
         if sound:
             tensors["audio"] = -3 + drift + 0.1 * torch.randn(frames, 1, M, F, generator=generator)
-        writer.add({"entry": {"path": f"{clip}.mp4", "label": label, "frames": frames, "crop": 0}}, tensors)
+        writer.add(ClipRecord(IndexEntry(f"{clip}.mp4", frames, 0, label=label)), tensors)
     writer.flush()
     Codec(config, timing).save(folder / "codec")
     index = {
@@ -74,8 +74,8 @@ def prepared(
         "codec": to_dict(config),
         "shape": to_dict(LatentShape(C, H, W, M if sound else 0, F if sound else 0, 10.0)),
         "splits": {
-            "train": [record["entry"] for record in writer.records[: clips - test]],
-            "test": [record["entry"] for record in writer.records[clips - test :]],
+            "train": [record.entry.to_dict() for record in writer.records[: clips - test]],
+            "test": [record.entry.to_dict() for record in writer.records[clips - test :]],
         },
         "skipped": [],
     }
@@ -382,8 +382,8 @@ def test_validation_is_the_same_every_time_and_on_test_clips_alone(tmp_path: Pat
     other = FlowTask(held_out, config(validate=2, data=DataConfig(window=6, validation=6), batch=2), quiet)
     assert other.validate(pipe.model)["loss"] == pytest.approx(again[0]["loss"], rel=1e-5)
     assert task.held_out is not None
-    assert {entry["path"] for entry in task.held_out.entries} == {"3.mp4", "4.mp4"}
-    assert {entry["path"] for entry in task.dataset.entries} == {"0.mp4", "1.mp4", "2.mp4"}
+    assert {entry.path for entry in task.held_out.entries} == {"3.mp4", "4.mp4"}
+    assert {entry.path for entry in task.dataset.entries} == {"0.mp4", "1.mp4", "2.mp4"}
 
 
 def test_without_test_clips_there_is_no_validation(data: Path, tmp_path: Path):

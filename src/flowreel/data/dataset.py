@@ -20,10 +20,10 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from flowreel.codec import Codec
-from flowreel.config import CodecConfig, DataConfig, LatentShape, Timing, from_dict
+from flowreel.config import CodecConfig, DataConfig
 from flowreel.config.base import check
 from flowreel.config.presets import MIRRORING
-from flowreel.data.shards import MIRRORED, open_shard, read_index
+from flowreel.data.shards import MIRRORED, IndexEntry, open_shard, read_index
 from flowreel.errors import InputError
 from flowreel.flow.types import Latents
 
@@ -57,15 +57,14 @@ class WindowDataset(Dataset):
         check(seed >= 0, f"seed must be 0 or more, not {seed}")
         self.folder, self.split, self.config, self.seed = Path(folder), split, config, seed
         self.index = read_index(self.folder)
-        self.classes: tuple[str, ...] = tuple(self.index["classes"])
-        self.codec_config = scales or from_dict(CodecConfig, self.index["codec"], "codec")
-        self.timing = from_dict(Timing, self.index["timing"], "timing")
-        self.shape = from_dict(LatentShape, self.index["shape"], "shape")
+        self.classes: tuple[str, ...] = tuple(self.index.classes)
+        self.codec_config = scales or self.index.codec
+        self.timing, self.shape = self.index.timing, self.index.shape
         self._codec = Codec(self.codec_config, self.timing)
-        self._mirrored = bool(self.index.get(MIRRORED))
+        self._mirrored = self.index.mirrored
         self._flips = self._can_flip(report)
         self._numbers = self._usable(report)
-        self.entries: list[dict[str, Any]] = [self.index["splits"][split][number] for number in self._numbers]
+        self.entries: list[IndexEntry] = [self.index.splits[split][number] for number in self._numbers]
         self._shards: dict[str, Any] = {}
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
@@ -80,15 +79,15 @@ class WindowDataset(Dataset):
         return can
 
     def _usable(self, report: Callable[[str], None] | None) -> list[int]:
-        splits = self.index["splits"]
+        splits = self.index.splits
         if not splits.get(self.split):
             filled = ", ".join(name for name, entries in splits.items() if entries)
             raise InputError(f"{self.folder} has no clips in split {self.split!r}; it has: {filled}")
         entries = splits[self.split]
-        usable = [number for number, entry in enumerate(entries) if entry["frames"] >= self.config.window]
-        self.left_out: list[str] = [entry["path"] for entry in entries if entry["frames"] < self.config.window]
+        usable = [number for number, entry in enumerate(entries) if entry.frames >= self.config.window]
+        self.left_out: list[str] = [entry.path for entry in entries if entry.frames < self.config.window]
         if not usable:
-            longest = max(entry["frames"] for entry in entries)
+            longest = max(entry.frames for entry in entries)
             raise InputError(
                 f"no clip of split {self.split!r} in {self.folder} has the {self.config.window} frames of a window "
                 f"(data.window): the longest has {longest}"
@@ -106,14 +105,14 @@ class WindowDataset(Dataset):
 
         Model latents ``"video"`` (T, C, H, W) and, with sound, ``"audio"`` (T, 1, M, F), float32; ``"label"``, the
         class, or with ``config.cut`` above 0 that of every frame (T,); ``"clip"``, the clip's number in
-        ``index["splits"][split]``.
+        ``index.splits[split]``.
         """
         epoch, place = divmod(n, len(self.entries))
         number = int(self._permutation(epoch)[place])
         entry = self.entries[number]
         rng = np.random.default_rng((self.seed, _WINDOW, n))
         latents = self._window(entry, rng)
-        label = entry["label"]
+        label = entry.label
         if self.config.cut:
             label = torch.full((self.config.window,), label)
             if rng.random() < self.config.cut:
@@ -122,9 +121,9 @@ class WindowDataset(Dataset):
 
     __getitem__ = sample
 
-    def _window(self, entry: dict[str, Any], rng: np.random.Generator) -> Latents:
+    def _window(self, entry: IndexEntry, rng: np.random.Generator) -> Latents:
         """Model latents of a window of one clip, drawn by chance."""
-        start = int(rng.integers(entry["frames"] - self.config.window + 1))
+        start = int(rng.integers(entry.frames - self.config.window + 1))
         flip = rng.random() < self.config.flip and self._flips
         latents = self._codec.to_model(self._read(entry, start, flip and self._mirrored))
         if flip and not self._mirrored:
@@ -137,7 +136,7 @@ class WindowDataset(Dataset):
         entry = self.entries[int(rng.integers(len(self.entries)))]
         for stream, other in self._window(entry, rng).items():
             latents[stream][place:] = other[place:]
-        label[place:] = entry["label"]
+        label[place:] = entry.label
 
     def _permutation(self, epoch: int) -> np.ndarray:
         if self._order[0] != epoch:
@@ -145,14 +144,15 @@ class WindowDataset(Dataset):
             self._order = (epoch, rng.permutation(len(self.entries)))
         return self._order[1]
 
-    def _read(self, entry: dict[str, Any], start: int, mirrored: bool) -> dict[str, torch.Tensor]:
+    def _read(self, entry: IndexEntry, start: int, mirrored: bool) -> dict[str, torch.Tensor]:
         """A window of the stored latents, of the ``mirrored`` pictures or of those that were filmed."""
-        shard = self._shards.get(entry["shard"])
+        assert entry.shard is not None, "an entry of an index has a shard"
+        shard = self._shards.get(entry.shard)
         if shard is None:
-            shard = self._shards[entry["shard"]] = open_shard(self.folder / entry["shard"])
+            shard = self._shards[entry.shard] = open_shard(self.folder / entry.shard)
         window = slice(start, start + self.config.window)
         names = {stream: MIRRORED if mirrored and stream == "video" else stream for stream in self.shape.streams}
-        return {stream: shard.get_slice(f"{entry['key']}.{name}")[window].float() for stream, name in names.items()}
+        return {stream: shard.get_slice(f"{entry.key}.{name}")[window].float() for stream, name in names.items()}
 
     def __getstate__(self) -> dict[str, Any]:
         # Open shards can't travel to another process: each opens its own.

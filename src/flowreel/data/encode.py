@@ -29,9 +29,9 @@ from flowreel.config import (
     VideoCodecConfig,
 )
 from flowreel.config.clocks import has_whole_steps, mel_for
-from flowreel.data.shards import MIRRORED, Record
+from flowreel.data.shards import MIRRORED, ClipRecord, IndexEntry
 from flowreel.data.sources import Source
-from flowreel.data.staging import Parts
+from flowreel.data.staging import StagingArea
 from flowreel.data.statistics import Moments
 from flowreel.data.workers import Beat, Work
 from flowreel.errors import InputError
@@ -134,7 +134,7 @@ class Encoder:
         self.codec, self.config, self.timing = codec, config, codec.timing
         self._dtype = getattr(torch, config.dtype)
 
-    def __call__(self, source: Source, crop: int, beat: Beat) -> tuple[Record, dict[str, Tensor]]:
+    def __call__(self, source: Source, crop: int, beat: Beat) -> tuple[ClipRecord, dict[str, Tensor]]:
         """The record and the stored latents of one crop: a pure function of the file, the settings and the crop.
         ``beat`` is told how many frames are done, chunk by chunk.
 
@@ -162,15 +162,15 @@ class Encoder:
             moments["audio"] = Moments.of(mel.unit(log_mel, self.config.mel).reshape(-1, 1))
             tensors["audio"] = log_mel.to(self._dtype)
         self._check_finite(source, tensors)
-        record = {
-            "entry": {"path": source.name, "frames": len(tensors["video"]), "crop": crop},
-            "shape": {stream: list(tensors[stream].shape[1:]) for stream in ("video", "audio") if stream in tensors},
-            "moments": {stream: piece.to_dict() for stream, piece in moments.items()},
-            "size": source.size,
-            "modified": source.modified,
-            "digest": source.digest,
-            "sound": source.sound,
-        }
+        record = ClipRecord(
+            IndexEntry(source.name, len(tensors["video"]), crop),
+            {stream: list(tensors[stream].shape[1:]) for stream in ("video", "audio") if stream in tensors},
+            moments,
+            source.size,
+            source.modified,
+            source.digest,
+            source.sound,
+        )
         return record, tensors
 
     def _chunks(self, source: Source, place: tuple[float, float]) -> Iterator[Clip]:
@@ -203,7 +203,7 @@ class Encoder:
                 )
 
 
-def encode_parts(codec: tuple[CodecConfig, Timing, Path | None], config: PrepareConfig, parts: Parts) -> Work:
+def encode_parts(codec: tuple[CodecConfig, Timing, Path | None], config: PrepareConfig, staging: StagingArea) -> Work:
     """Work that makes the missing parts of a clip, or notes why that can't be, in any process: the same bytes. Its
     result is the number of frames it made."""
     encoder = Encoder(Codec(*codec, device=device()), config)
@@ -213,12 +213,12 @@ def encode_parts(codec: tuple[CodecConfig, Timing, Path | None], config: Prepare
         try:
             with one_thread():
                 for crop in range(config.crops):
-                    if not parts.has(source.split, source.name, crop):
+                    if not staging.has(source.split, source.name, crop):
                         record, tensors = encoder(source, crop, beat)
-                        parts.write(source.split, record, tensors)
-                        frames += record["entry"]["frames"]
+                        staging.write(source.split, record, tensors)
+                        frames += record.entry.frames
         except UnreadableError as error:
-            parts.note(source.split, source.name, str(error))
+            staging.note(source.split, source.name, str(error))
         except torch.OutOfMemoryError as error:
             raise InputError(
                 "the accelerator has too little memory: choose a smaller --batch or fewer --workers"

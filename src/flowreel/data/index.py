@@ -11,12 +11,11 @@ from dataclasses import replace
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Any
 
 from flowreel.codec import Codec
 from flowreel.codec.registry import CODEC
-from flowreel.config import FORMAT_VERSION, CodecConfig, LatentShape, to_dict
-from flowreel.data.shards import INDEX, MIRRORED, Record, read_index
+from flowreel.config import CodecConfig, LatentShape
+from flowreel.data.shards import INDEX, ClipRecord, Index, IndexEntry, read_index
 from flowreel.data.statistics import Moments
 from flowreel.utils.files import naming, replacing, sync, write_json
 from flowreel.utils.reporting import Report
@@ -25,12 +24,12 @@ from flowreel.utils.reporting import Report
 def finish(
     out: Path,
     codec: Codec,
-    records: dict[str, list[Record]],
+    records: dict[str, list[ClipRecord]],
     labels: dict[str, str | None],
     skipped: Sequence[dict[str, str]],
     report: Report,
     mirrored: bool = False,
-) -> dict[str, Any]:
+) -> Index:
     """Measure the statistics over train, and write the codec that has them and, last, the index, which is returned.
 
     ``records`` are those of the shards of each split, in the order of the index; train has at least one. ``labels``
@@ -38,40 +37,35 @@ def finish(
     each clip that could not be used. ``mirrored`` says that the shards hold every clip mirrored as well. An index and
     a codec that are there already stay whole until the new ones replace them, file by file.
     """
-    shape = records["train"][0]["shape"]
-    moments = {
-        stream: reduce(add, (Moments.from_dict(record["moments"][stream]) for record in records["train"]))
-        for stream in shape
-    }
+    shape = records["train"][0].shape
+    moments = {stream: reduce(add, (record.moments[stream] for record in records["train"])) for stream in shape}
     codec = _with_statistics(codec, moments)
     with naming(out / CODEC), replacing(out / CODEC) as aside:
         codec.save(aside)
     classes, entries = _labelled(records, labels, report)
     channels, height, width = shape["video"]
     _, bins, steps = shape.get("audio", (1, 0, 0))
-    index = {
-        "format_version": FORMAT_VERSION,
-        "classes": classes,
-        "timing": to_dict(codec.timing),
-        "codec": to_dict(codec.config),
-        "shape": to_dict(LatentShape(channels, height, width, bins, steps, codec.timing.fps)),
-        "statistics": {name: {"mean": m.mean.tolist(), "std": m.std.tolist()} for name, m in moments.items()},
-        MIRRORED: mirrored,
-        "skipped": list(skipped),
-        "splits": entries,
-    }
+    index = Index(
+        classes,
+        codec.timing,
+        codec.config,
+        LatentShape(channels, height, width, bins, steps, codec.timing.fps),
+        {name: {"mean": m.mean.tolist(), "std": m.std.tolist()} for name, m in moments.items()},
+        mirrored,
+        list(skipped),
+        entries,
+    )
     with naming(out / INDEX):
-        write_json(out / INDEX, index)
+        write_json(out / INDEX, index.to_dict())
         sync(out)
     return read_index(out)
 
 
-def amount(index: dict[str, Any]) -> str:
+def amount(index: Index) -> str:
     """How much a prepared folder holds, in words."""
-    splits = index["splits"]
-    frames = sum(entry["frames"] for entries in splits.values() for entry in entries)
-    clips = " + ".join(f"{len(entries)} {split}" for split, entries in splits.items() if entries)
-    return f"{clips} clips, {frames} frames, {frames / index['timing']['fps']:.1f} s"
+    frames = sum(entry.frames for entry in index.entries)
+    clips = " + ".join(f"{len(entries)} {split}" for split, entries in index.splits.items() if entries)
+    return f"{clips} clips, {frames} frames, {frames / index.timing.fps:.1f} s"
 
 
 def _with_statistics(codec: Codec, moments: dict[str, Moments]) -> Codec:
@@ -83,19 +77,17 @@ def _with_statistics(codec: Codec, moments: dict[str, Moments]) -> Codec:
 
 
 def _labelled(
-    records: dict[str, list[Record]], labels: dict[str, str | None], report: Report
-) -> tuple[list[str], dict[str, list[dict[str, Any]]]]:
+    records: dict[str, list[ClipRecord]], labels: dict[str, str | None], report: Report
+) -> tuple[list[str], dict[str, list[IndexEntry]]]:
     """The classes of the training clips, and the index entries with their numbers."""
-    named = {
-        split: [(record["entry"], labels[record["entry"]["path"]]) for record in records[split]] for split in records
-    }
+    named = {split: [(record.entry, labels[record.entry.path]) for record in records[split]] for split in records}
     classes = sorted({label for _, label in named["train"] if label is not None})
     number: dict[str | None, int] = {label: place for place, label in enumerate(classes)}
     unknown = sorted({label or "none" for entries in named.values() for _, label in entries if label not in number})
     if unknown and classes:
         report(f"no class for clips outside the class folders of train (class {', '.join(unknown)})")
     entries = {
-        split: [{**entry, "label": number.get(label, len(classes))} for entry, label in pairs]
+        split: [replace(entry, label=number.get(label, len(classes))) for entry, label in pairs]
         for split, pairs in named.items()
     }
     return classes, entries

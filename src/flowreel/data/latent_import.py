@@ -31,7 +31,7 @@ from flowreel.config.classnames import class_name
 from flowreel.data.index import amount, finish
 from flowreel.data.latent_stores import LMDB_FILE, Part, UnusableError, entries, find_parts, is_store, metadata
 from flowreel.data.plan import SETTINGS
-from flowreel.data.shards import INDEX, SPLITS, Record, ShardWriter, read_index, shard_files
+from flowreel.data.shards import INDEX, SPLITS, ClipRecord, IndexEntry, ShardWriter, read_index, shard_files
 from flowreel.data.statistics import Moments
 from flowreel.errors import InputError
 from flowreel.utils.files import write_json
@@ -42,8 +42,8 @@ from flowreel.utils.tensors import load_pickle_bytes
 __all__ = ["import_latents", "is_store"]
 
 
-def import_latents(store: Path | str, out: Path | str, config: PrepareConfig, report: Report) -> dict[str, Any]:
-    """Write the latents of ``store`` as the prepared folder ``out``, and return its index.
+def import_latents(store: Path | str, out: Path | str, config: PrepareConfig, report: Report) -> None:
+    """Write the latents of ``store`` as the prepared folder ``out``.
 
     ``config.codec`` names the autoencoder that made them: by default the one that the LMDB names, else R-FLAV's for 32
     channels and SD's ``ft-ema``. ``config.fps`` is their frame rate, where the LMDB does not say one; ``config.mel``
@@ -66,8 +66,8 @@ def import_latents(store: Path | str, out: Path | str, config: PrepareConfig, re
     elif shard_files(out):
         raise InputError(f"{out} holds shards but no {SETTINGS}: choose another folder, or delete it")
     if (out / INDEX).exists() and not config.vocoder:  # a vocoder may be put beside latents that are there
-        report(f"{out} is complete: {amount(index := read_index(out))}; nothing to do")
-        return index
+        report(f"{out} is complete: {amount(read_index(out))}; nothing to do")
+        return
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / SETTINGS, settings)
     reader = _Reader(config, metadata(parts), report)
@@ -83,11 +83,10 @@ def import_latents(store: Path | str, out: Path | str, config: PrepareConfig, re
     }
     if not records["train"]:
         raise InputError(f"no latents for training in {store} could be used: the reasons are in the lines above")
-    labels = {record["entry"]["path"]: record["label"] for split in SPLITS for record in records[split]}
+    labels = {record.entry.path: record.label for split in SPLITS for record in records[split]}
     index = finish(out, reader.codec(), records, labels, reader.skipped, report)
     skipped = f", {len(reader.skipped)} skipped" if reader.skipped else ""
     report(f"imported {amount(index)}{skipped}: {out}")
-    return index
 
 
 def _settings(parts: list[Part], config: PrepareConfig) -> dict[str, Any]:
@@ -100,12 +99,12 @@ def _settings(parts: list[Part], config: PrepareConfig) -> dict[str, Any]:
     return json.loads(json.dumps(settings))
 
 
-def _import_split(parts: list[Part], writer: ShardWriter, reader: _Reader, report: Report) -> list[Record]:
+def _import_split(parts: list[Part], writer: ShardWriter, reader: _Reader, report: Report) -> list[ClipRecord]:
     """Import what the finished shards of an earlier run don't hold yet; the records of all shards."""
     clock = Clock()
     for record in writer.records:
         reader.remember(record)
-    done = {record["source"] for record in writer.records}
+    done = {record.source for record in writer.records}
     seen: Counter[str] = Counter()
     for part in parts:
         try:
@@ -144,17 +143,16 @@ class _Reader:
         self.skipped.append({"path": source, "reason": reason})
         self._report(f"skipped {source}: {reason}")
 
-    def remember(self, record: Record) -> None:
+    def remember(self, record: ClipRecord) -> None:
         """Take note of an entry that was imported before."""
         if self._layout is None:
-            self._layout = _Layout.of(record["shape"], self.config, self.metadata, self._report)
-        path = record["entry"]["path"]
-        self._crops[path] += 1
-        self._labels[path] = record["label"]
+            self._layout = _Layout.of(record.shape, self.config, self.metadata, self._report)
+        self._crops[record.entry.path] += 1
+        self._labels[record.entry.path] = record.label
 
     def __call__(
         self, part: Part, key: str, source: str, read: Callable[[], bytes]
-    ) -> tuple[Record, dict[str, Tensor]] | None:
+    ) -> tuple[ClipRecord, dict[str, Tensor]] | None:
         """The record and the stored latents of an entry; None where it was skipped."""
         try:
             payload = _payload(read, source)
@@ -173,13 +171,8 @@ class _Reader:
         except UnusableError as error:
             self.skip(source, str(error))
             return None
-        record = {
-            "entry": {"path": name, "frames": len(tensors["video"]), "crop": self._crops[name]},
-            "shape": shape,
-            "moments": {stream: moments.to_dict() for stream, moments in layout.moments(stored).items()},
-            "label": label,
-            "source": source,
-        }
+        entry = IndexEntry(name, len(tensors["video"]), self._crops[name])
+        record = ClipRecord(entry, shape, layout.moments(stored), source=source, label=label)
         self._layout = layout
         self.remember(record)
         return record, tensors

@@ -17,9 +17,9 @@ from flowreel.codec import Codec
 from flowreel.codec.codec import VOCODER
 from flowreel.codec.registry import TRAINING, codec_folder
 from flowreel.config import PrepareConfig, to_dict
-from flowreel.data.shards import INDEX, Record, open_shard, read_index, read_shards
+from flowreel.data.shards import INDEX, ClipRecord, Index, open_shard, read_index, read_shards
 from flowreel.data.sources import Skipped, Source, digest_of_ends, find_clips
-from flowreel.data.staging import Parts
+from flowreel.data.staging import StagingArea
 from flowreel.errors import InputError
 from flowreel.media.audio import is_surround
 from flowreel.media.downmix import DOWNMIX
@@ -41,9 +41,9 @@ class Plan:
     sources: list[Source]
     known: list[Source]
     unknown: list[Source]
-    records: list[Record]
+    records: list[ClipRecord]
     stamps: set[str]
-    index: dict[str, Any] | None
+    index: Index | None
     begun: bool
     waiting: bool
 
@@ -52,20 +52,17 @@ class Plan:
         """Whether the index has just what the shards have."""
         if self.index is None:
             return False
-        entries = [entry for entries in self.index["splits"].values() for entry in entries]
-        return {(e["path"], e["crop"]) for e in entries} == {
-            (r["entry"]["path"], r["entry"]["crop"]) for r in self.records
-        }
+        return {entry.identity for entry in self.index.entries} == {record.entry.identity for record in self.records}
 
     @property
     def complete(self) -> bool:
         return self.indexed and not self.unknown and not self.waiting
 
-    def as_it_is(self, readable: Sequence[Source], skipped: Skipped, config: PrepareConfig) -> bool:
-        """Whether nothing would become of it but what it is, now that it is known which clips can be read."""
-        packed = {record["entry"]["path"] for record in self.records}
+    def is_up_to_date(self, readable: Sequence[Source], skipped: Skipped, config: PrepareConfig) -> bool:
+        """Whether every readable clip is in the shards already, and the index says so."""
+        packed = {record.entry.path for record in self.records}
         nothing_new = self.indexed and not config.vocoder and all(source.name in packed for source in readable)
-        return nothing_new and self.index is not None and self.index["skipped"] == skipped.entries
+        return nothing_new and self.index is not None and self.index.skipped == skipped.entries
 
 
 def make_plan(clips: Path, out: Path, settings: dict[str, Any], report: Report) -> Plan:
@@ -75,11 +72,11 @@ def make_plan(clips: Path, out: Path, settings: dict[str, Any], report: Report) 
     sources = find_clips(clips, out, report)
     index = read_index(out) if (out / INDEX).exists() else None
     if index is not None:
-        for shard in sorted({entry["shard"] for entries in index["splits"].values() for entry in entries}):
+        for shard in sorted({entry.shard for entry in index.entries if entry.shard}):
             open_shard(out / shard)
     shards = list(read_shards(out))
     records = [record for _, _, made in shards for record in made]
-    waiting = Parts(out).tidy()
+    waiting = StagingArea(out).tidy()
     begun = index is not None or bool(records or waiting)
     if begun:
         if not (out / SETTINGS).is_file():
@@ -90,11 +87,11 @@ def make_plan(clips: Path, out: Path, settings: dict[str, Any], report: Report) 
         _check_clips(out, sources, records, still)
         _check_downmix(out, settings, sources, [*waiting, *records])
         _tell_unhashed((*waiting, *records), report)
-    made = {record["entry"]["path"]: record for record in (*waiting, *records) if still(record)}
+    made = {record.entry.path: record for record in (*waiting, *records) if still(record)}
     known = [_known(source, made[source.name], settings["fps"]) for source in sources if source.name in made]
     unknown = [source for source in sources if source.name not in made]
-    packed = {(record["entry"]["path"], record["entry"]["crop"]) for record in records}
-    left = any((record["entry"]["path"], record["entry"]["crop"]) not in packed for record in waiting)
+    packed = {record.entry.identity for record in records}
+    left = any(record.entry.identity not in packed for record in waiting)
     return Plan(sources, known, unknown, records, {stamp for _, stamp, _ in shards}, index, begun, left)
 
 
@@ -105,44 +102,52 @@ def check_settings(out: Path, now: dict[str, Any]) -> None:
     check_unchanged(out / SETTINGS, now, did, lambda noted: before | noted)
 
 
-def _still(sources: Sequence[Source]) -> Callable[[Record], bool]:
+def _still(sources: Sequence[Source]) -> Callable[[ClipRecord], bool]:
     """Whether the clip that a record is of is in the folder, as it was then: of the same size and unchanged since, or
     with the same digest, as a copy has. Records of older versions have no digest."""
     there = {source.name: source for source in sources}
     digest = cache(digest_of_ends)
 
-    def still(record: Record) -> bool:
-        source = there.get(record["entry"]["path"])
-        if source is None or source.size != record["size"]:
+    def still(record: ClipRecord) -> bool:
+        source = there.get(record.entry.path)
+        if source is None or source.size != record.size:
             return False
-        if not record.get("digest") or source.modified == record["modified"]:
+        if not record.digest or source.modified == record.modified:
             return True
         try:
-            return digest(source.path) == record["digest"]
+            return digest(source.path) == record.digest
         except OSError:
             return False
 
     return still
 
 
-def _known(source: Source, record: Record, fps: float) -> Source:
+def _known(source: Source, record: ClipRecord, fps: float) -> Source:
     """The clip with what the record of its latents says."""
-    facts = {"modified": record.get("modified", 0), "digest": record.get("digest", ""), "sound": record["sound"]}
-    return replace(source, **facts, seconds=record["entry"]["frames"] / fps, reason="")
+    return replace(
+        source,
+        modified=record.modified or 0,
+        digest=record.digest or "",
+        sound=bool(record.audio),
+        seconds=record.entry.frames / fps,
+        reason="",
+    )
 
 
-def _tell_unhashed(records: Iterable[Record], report: Report) -> None:
-    count = len({record["entry"]["path"] for record in records if not record.get("digest")})
+def _tell_unhashed(records: Iterable[ClipRecord], report: Report) -> None:
+    count = len({record.entry.path for record in records if not record.digest})
     if count:
         report(f"{count} clips were prepared by an older version: whether they have changed is told by size alone")
 
 
-def _check_downmix(out: Path, settings: dict[str, Any], sources: Sequence[Source], records: Sequence[Record]) -> None:
+def _check_downmix(
+    out: Path, settings: dict[str, Any], sources: Sequence[Source], records: Sequence[ClipRecord]
+) -> None:
     """Refuse a folder with latents of surround sound from before its standard downmix; note that there are none."""
     noted = read_json(out / SETTINGS)
     if "downmix" not in settings or "downmix" in noted:
         return
-    heard = {record["entry"]["path"] for record in records if record["sound"]} if noted.get("sound", True) else set()
+    heard = {record.entry.path for record in records if record.audio} if noted.get("sound", True) else set()
     for source in sources:
         if source.name in heard and is_surround(source.path):
             raise InputError(
@@ -154,11 +159,11 @@ def _check_downmix(out: Path, settings: dict[str, Any], sources: Sequence[Source
 
 
 def _check_clips(
-    out: Path, sources: Sequence[Source], records: Sequence[Record], still: Callable[[Record], bool]
+    out: Path, sources: Sequence[Source], records: Sequence[ClipRecord], still: Callable[[ClipRecord], bool]
 ) -> None:
     """Refuse clips that are in shards but not in the folder any more, or not as they were."""
     there = {source.name for source in sources if source.size >= 0}
-    lost = {record["entry"]["path"] for record in records if not still(record)}
+    lost = {record.entry.path for record in records if not still(record)}
     gone, changed = sorted(lost - there), sorted(lost & there)
     if gone or changed:
         lines = [

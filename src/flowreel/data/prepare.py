@@ -19,13 +19,13 @@ from flowreel.data.encode import FitCodec, choose_codec, encode_parts, with_soun
 from flowreel.data.index import amount, finish
 from flowreel.data.plan import SETTINGS, Plan, check_settings, make_plan, settings_of, stamp_of
 from flowreel.data.progress import Progress
-from flowreel.data.shards import SPLITS, ShardWriter, read_index
+from flowreel.data.shards import INDEX, SPLITS, ShardWriter, read_index
 from flowreel.data.sources import Skipped, Source, find_clips, look_into, usable
-from flowreel.data.staging import Packer, Parts
+from flowreel.data.staging import Packer, StagingArea
 from flowreel.data.workers import Lost, Pool
 from flowreel.errors import InputError
 from flowreel.utils.distributed import Processes, together
-from flowreel.utils.files import naming, write_json
+from flowreel.utils.files import naming, read_json, write_json
 from flowreel.utils.locking import held
 from flowreel.utils.reporting import Clock, Report, silent
 
@@ -69,10 +69,11 @@ def prepare(
                 if processes.lead:
                     import_latents(clips, out, config, report)
                 processes.wait()
-                return read_index(out)
-            config = with_sound_settings(config)
-            with Pool(config.workers) as pool:
-                return _Preparation(clips, out, config, report, processes, pool, fit_codec).run()
+            else:
+                config = with_sound_settings(config)
+                with Pool(config.workers) as pool:
+                    _Preparation(clips, out, config, report, processes, pool, fit_codec).run()
+            return read_json(out / INDEX)
 
 
 class _GivenUpError(Exception):
@@ -97,15 +98,17 @@ class _Preparation:
         self.settings = settings_of(config)
         self.skipped = Skipped(report)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> None:
         plan = make_plan(self.clips, self.out, self.settings, self.report) if self.processes.lead else None
         if self.processes.from_lead(plan is not None and plan.complete and not self.config.vocoder):
-            return self._complete()
+            self._complete()
+            return
         known, unknown = self.processes.from_lead((plan.known, plan.unknown) if plan else ([], []))
         sources = sorted([*known, *self._look_into(unknown)], key=lambda s: (SPLITS.index(s.split), s.name))
         readable, sound = usable(sources, self.config.audio, self.skipped)
-        if self.processes.from_lead(plan is not None and plan.as_it_is(readable, self.skipped, self.config)):
-            return self._complete()
+        if self.processes.from_lead(plan is not None and plan.is_up_to_date(readable, self.skipped, self.config)):
+            self._complete()
+            return
         self.settings["sound"] = sound
         if plan is not None and plan.begun:
             check_settings(self.out, self.settings)
@@ -113,24 +116,21 @@ class _Preparation:
         stamp = stamp_of(self.settings, codec)
         packer = self._packer(plan, readable, stamp) if plan else None
         missing = self.processes.from_lead(packer.missing() if packer else [])
-        progress = self._encode(missing, codec, Parts(self.out, stamp), packer)
+        progress = self._encode(missing, codec, StagingArea(self.out, stamp), packer)
         if plan and packer:
             self._finish(plan, packer, codec)
             index = read_index(self.out)
-            paths = {entry["path"] for entries in index["splits"].values() for entry in entries}
-            before = len(paths - {source.name for source in missing})
-            extras = f", {before} of them known before" * (before > 0)
-            extras += f", {len(self.skipped.entries)} skipped" * bool(self.skipped.entries)
-            self.report(f"prepared {amount(index)}{extras}, {progress.rate()}: {self.out}")
+            before = len({entry.path for entry in index.entries} - {source.name for source in missing})
+            known_before = f", {before} of them known before" if before else ""
+            skipped = f", {len(self.skipped.entries)} skipped" if self.skipped.entries else ""
+            self.report(f"prepared {amount(index)}{known_before}{skipped}, {progress.rate()}: {self.out}")
         self.processes.wait()
-        return read_index(self.out)
 
-    def _complete(self) -> dict[str, Any]:
+    def _complete(self) -> None:
         index = read_index(self.out)
         if self.processes.lead:
-            Parts(self.out).remove()  # it may have been stopped right after its index
+            StagingArea(self.out).remove()  # it may have been stopped right after its index
         self.report(f"{self.out} is complete: {amount(index)}; nothing to do")
-        return index
 
     def _share(self, items: list[Source]) -> list[Source]:
         return items[self.processes.rank :: self.processes.world]
@@ -172,43 +172,49 @@ class _Preparation:
         self.out.mkdir(parents=True, exist_ok=True)
         with naming(self.out / SETTINGS):
             write_json(self.out / SETTINGS, self.settings)
-        parts = Parts(self.out, stamp)
-        parts.keep(readable)
+        staging = StagingArea(self.out, stamp)
+        staging.keep(readable)
         limit = self.config.shard_mb * 2**20
         writers = {split: ShardWriter(self.out, split, limit, stamp) for split in SPLITS}
-        return Packer(writers, readable, self.config.crops, parts, self.skipped)
+        return Packer(writers, readable, self.config.crops, staging, self.skipped)
 
-    def _encode(self, missing: list[Source], codec: Codec, parts: Parts, packer: Packer | None) -> Progress:
+    def _encode(self, missing: list[Source], codec: Codec, staging: StagingArea, packer: Packer | None) -> Progress:
         """This process's share of the missing clips; what is packed meanwhile is what is there."""
         mine = self._share(missing)
         here = self.config.workers == 0 and (
             len(mine) < _FEW_CLIPS or sum(source.seconds or _SHORT_SECONDS for source in mine) < _SHORT_SECONDS
         )
         with Progress(self.report, mine, self.config, self.processes) as progress:
-            self._encode_share(mine, codec, parts, packer, progress, here)
+            self._encode_share(mine, codec, staging, packer, progress, here)
         self.processes.wait()
         return progress
 
     def _encode_share(
-        self, mine: list[Source], codec: Codec, parts: Parts, packer: Packer | None, progress: Progress, here: bool
+        self,
+        mine: list[Source],
+        codec: Codec,
+        staging: StagingArea,
+        packer: Packer | None,
+        progress: Progress,
+        here: bool,
     ) -> None:
         def beat(frames: int) -> None:
-            if parts.given_up:
+            if staging.given_up:
                 raise _GivenUpError
             progress.beat(frames)
 
-        arguments = ((codec.config, codec.timing, codec.folder), self.config, parts)
+        arguments = ((codec.config, codec.timing, codec.folder), self.config, staging)
         try:
             for source, result in self.pool.run(encode_parts, arguments, mine, beat, here):
                 if isinstance(result, Lost):
-                    parts.note(source.split, source.name, result.reason)
+                    staging.note(source.split, source.name, result.reason)
                 if packer is not None:
                     packer.advance()
                 progress.clip(source, 0 if isinstance(result, Lost) else result)
         except _GivenUpError:
             pass  # what it was is told next
         except (InputError, OSError):
-            parts.give_up()
+            staging.give_up()
             raise
 
     def _finish(self, plan: Plan, packer: Packer, codec: Codec) -> None:
@@ -218,6 +224,6 @@ class _Preparation:
         labels = {source.name: source.label for source in plan.sources}
         self.skipped.sort(plan.sources)
         finish(self.out, codec, records, labels, self.skipped.entries, self.report, self.config.flip)
-        Parts(self.out).remove()
+        StagingArea(self.out).remove()
         if self.skipped.entries:
             self.report(f"skipped {len(self.skipped.entries)} of {len(plan.sources)} clips: {self.skipped.summary()}")

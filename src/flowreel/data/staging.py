@@ -16,13 +16,13 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from flowreel.data.shards import PARTS, Record, ShardWriter, made_of, write
+from flowreel.data.shards import PARTS, ClipRecord, ShardWriter, read_header, write
 from flowreel.data.sources import Skipped, Source
 from flowreel.errors import InputError
 from flowreel.utils.files import naming, read_json, write_json
 
 
-class Parts:
+class StagingArea:
     """The clips on their way into the shards of ``folder``: one file for each crop, made by any process in any order.
 
     A clip that can't be used has a note with the reason instead. Parts stay when a run is interrupted, notes don't:
@@ -39,15 +39,15 @@ class Parts:
     def has(self, split: str, clip: str, crop: int) -> bool:
         return self.path(split, clip, crop).is_file()
 
-    def write(self, split: str, record: Record, tensors: dict[str, Tensor]) -> None:
-        """Keep one crop of a clip; ``record["entry"]`` has its ``path`` and ``crop``."""
-        path = self.path(split, record["entry"]["path"], record["entry"]["crop"])
+    def write(self, split: str, record: ClipRecord, tensors: dict[str, Tensor]) -> None:
+        """Store one crop of a clip."""
+        path = self.path(split, record.entry.path, record.entry.crop)
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, {name: tensor.contiguous() for name, tensor in tensors.items()}, self.stamp, [record])
 
-    def read(self, path: Path) -> tuple[Record, dict[str, Tensor]]:
+    def read(self, path: Path) -> tuple[ClipRecord, dict[str, Tensor]]:
         """The record and the tensors of the part ``path``."""
-        return made_of(path)[1][0], load_file(path)
+        return read_header(path)[1][0], load_file(path)
 
     def note(self, split: str, clip: str, reason: str) -> None:
         """Say why a clip can't be used."""
@@ -71,12 +71,12 @@ class Parts:
     def given_up(self) -> bool:
         return (self.folder / "failed").exists()
 
-    def tidy(self) -> list[Record]:
+    def tidy(self) -> list[ClipRecord]:
         """Delete what an earlier run left, but for its finished parts; the records of these."""
         records = []
         for path in self._files():
             try:
-                found = made_of(path)[1] if path.suffix == ".safetensors" else []
+                found = read_header(path)[1] if path.suffix == ".safetensors" else []
             except InputError:
                 found = []
             records += found
@@ -89,9 +89,8 @@ class Parts:
         files = {source.name: (source.size, source.digest) for source in sources}
         for path in self._files():
             if path.suffix == ".safetensors":
-                stamp, (record, *_) = made_of(path)
-                file = record["size"], record.get("digest", "")
-                if stamp != self.stamp or files.get(record["entry"]["path"]) != file:
+                stamp, (record, *_) = read_header(path)
+                if stamp != self.stamp or files.get(record.entry.path) != (record.size, record.digest or ""):
                     path.unlink()
 
     def remove(self) -> None:
@@ -112,10 +111,15 @@ class Packer:
     """
 
     def __init__(
-        self, writers: dict[str, ShardWriter], sources: Sequence[Source], crops: int, parts: Parts, skipped: Skipped
+        self,
+        writers: dict[str, ShardWriter],
+        sources: Sequence[Source],
+        crops: int,
+        parts: StagingArea,
+        skipped: Skipped,
     ) -> None:
         self._writers, self._parts, self._skipped = writers, parts, skipped
-        packed = {(r["entry"]["path"], r["entry"]["crop"]) for writer in writers.values() for r in writer.records}
+        packed = {record.entry.identity for writer in writers.values() for record in writer.records}
         missing = ((s, [crop for crop in range(crops) if (s.name, crop) not in packed]) for s in sources)
         self._queue = deque((source, wanted) for source, wanted in missing if wanted)
         self._spent: deque[tuple[ShardWriter, int, Path]] = deque()  # parts, and how many records come before theirs
@@ -139,7 +143,7 @@ class Packer:
             self._queue.popleft()
         self._delete_spent()
 
-    def finish(self) -> dict[str, list[Record]]:
+    def finish(self) -> dict[str, list[ClipRecord]]:
         """Pack all, and write the last shards; the records of all shards by split."""
         self.advance()
         assert not self._queue, f"{self._queue[0][0].name} was not encoded"

@@ -24,6 +24,7 @@ from flowreel import models
 from flowreel.codec import Codec
 from flowreel.config import CodecConfig, ObjectiveConfig, PipelineConfig, TrainConfig, Trained, to_dict
 from flowreel.data.dataset import GlobalOrder, WindowDataset
+from flowreel.data.shards import INDEX
 from flowreel.errors import InputError
 from flowreel.flow import degradation, objective, roles
 from flowreel.flow.guidance import unheld
@@ -35,6 +36,7 @@ from flowreel.pipeline.pipeline import Pipeline
 from flowreel.training import finetune
 from flowreel.training.loop import fit
 from flowreel.training.task import NOISE, ROLE, WEIGHTS, Batch, purpose_seed
+from flowreel.utils.files import read_json
 from flowreel.utils.reporting import Report
 
 VALIDATION_SEED = 0x56414C
@@ -86,7 +88,8 @@ class FlowTask:
         self.micro_batch = config.batch // config.optim.accumulate
         """Samples that go through the network together."""
         self.held_out = self._held_out(scales, report)
-        facts = {name: self.dataset.index[name] for name in ("classes", "timing", "codec", "shape", "splits")}
+        index = read_json(self.folder / INDEX)
+        facts = {name: index[name] for name in ("classes", "timing", "codec", "shape", "splits")}
         if start is not None:
             facts["scales"] = to_dict(start.config.codec)
         self.data = {"index": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]}
@@ -146,7 +149,7 @@ class FlowTask:
     def _held_out(self, scales: CodecConfig | None, report: Report) -> WindowDataset | None:
         """The windows that a validation loss is over, if any clip of test/ is long enough."""
         config = self.config
-        if not (config.validate and config.data.validation and self.dataset.index["splits"].get("test")):
+        if not (config.validate and config.data.validation and self.dataset.index.splits.get("test")):
             return None
         settings = dataclasses.replace(config.data, flip=0.0, cut=0.0)
         try:
