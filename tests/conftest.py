@@ -50,7 +50,7 @@ def plain_curves(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def draw(curve: Path, folder: Path) -> None:
         numbers = [journal.read_curve(folder / name) for name in (curve.name, journal.VALIDATION)]
-        with files.replacing(folder) as aside:
+        with files.replacing_files(folder) as aside:
             (aside / journal.PICTURE).write_text(repr(numbers))
 
     monkeypatch.setattr(journal, "draw", draw)

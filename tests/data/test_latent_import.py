@@ -467,7 +467,7 @@ def test_complete_folder_is_left_alone_and_other_settings_are_refused(tmp_path: 
     imported(store, out, EXACT, said.append)
     assert said == [f"{out} is complete: 2 train clips, 12 frames, 1.2 s; nothing to do"]
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    with pytest.raises(InputError, match=r"was prepared differently:\n  settings\.fps: was 10\.0, now 5"):
+    with pytest.raises(InputError, match=r"was prepared with other settings:\n  settings\.fps: was 10\.0, now 5"):
         imported(store, out, PrepareConfig(dtype="float32", fps=5), str)
     make_tar(store / "1.tar", [("x.pt", packed(clip()))])
     with pytest.raises(InputError, match=r"clips\.1\.tar: was not there"):

@@ -88,7 +88,7 @@ def test_a_stopped_run_reads_as_unfinished_and_goes_on(
     assert encoded == ["a/1.mkv", "a/2.mkv"]
     with pytest.raises(InputError, match="unfinished preparation"):
         WindowDataset(out)
-    with pytest.raises(InputError, match=r"was being prepared differently[^$]*peak: was 0.0, now 0.5"):
+    with pytest.raises(InputError, match=r"was being prepared with other settings[^$]*peak: was 0.0, now 0.5"):
         run(clips, out, replace(config, peak=0.5))
     encoded.clear()
     monkeypatch.setattr(encoding.Encoder, "__call__", real)

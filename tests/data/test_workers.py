@@ -92,7 +92,7 @@ def test_processes_go_on_as_one_and_fail_as_one(
     assert content(tmp_path / "out") == content(tmp_path / "whole")
     # a mistake is told once, and both end with exit code 2
     failed = torchrun(2, *command, "--peak", "0.5")
-    assert failed.stderr.count("was prepared differently") == 1
+    assert failed.stderr.count("was prepared with other settings") == 1
     assert len(re.findall(r"exitcode +: 2 ", failed.stderr)) == 2
     assert "flowreel/prepare.py" not in failed.stderr
 

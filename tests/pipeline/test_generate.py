@@ -259,7 +259,7 @@ def test_other_settings_are_not_mixed_in(
     Path("song.wav").write_bytes(b"sound")
     generate(pipe, many(tmp_path / "out", count=1), str)
     before = names(tmp_path / "out")
-    with pytest.raises(InputError, match=rf"was generated differently:\n(.*\n)*  {message}") as refused:
+    with pytest.raises(InputError, match=rf"was generated with other settings:\n(.*\n)*  {message}") as refused:
         generate(pipe, many(tmp_path / "out", count=1, **changes), str)
     assert "Choose another folder, or delete it" in str(refused.value)
     assert names(tmp_path / "out") == before
@@ -279,12 +279,12 @@ def test_another_pipeline_is_not_mixed_in(tmp_path: Path, pipe: Pipeline) -> Non
     other = tiny_pipeline(sound=False, depth=1, window=4)
     with torch.no_grad():
         next(other.model.parameters()).add_(1e-3)
-    with pytest.raises(InputError, match=r"differently:\n  pipeline\.weights: was \w{16}, now \w{16}\n"):
+    with pytest.raises(InputError, match=r"with other settings:\n  pipeline\.weights: was \w{16}, now \w{16}\n"):
         generate(other, many(tmp_path, count=1), str)
     other = tiny_pipeline(sound=False, depth=1, window=4)
     with torch.no_grad():
         next(other.codec.video.module.parameters()).add_(1e-3)
-    with pytest.raises(InputError, match=r"differently:\n  pipeline\.codec: was"):
+    with pytest.raises(InputError, match=r"with other settings:\n  pipeline\.codec: was"):
         generate(other, many(tmp_path, count=1), str)
 
 

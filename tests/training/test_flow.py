@@ -149,7 +149,7 @@ def test_workers_and_recomputation_change_nothing(data: Path, tmp_path: Path):
 def test_other_data_is_refused(data: Path, tmp_path: Path):
     train(data, tmp_path / "run", config(steps=2), quiet)
     other = prepared(tmp_path / "other", clips=4)
-    with pytest.raises(InputError, match=r"data\.index: saved"):
+    with pytest.raises(InputError, match=r"data\.index: was"):
         train(other, tmp_path / "run", config(), quiet)
 
 

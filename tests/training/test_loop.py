@@ -172,11 +172,11 @@ def test_export_that_a_crash_cut_off_is_made_good(tmp_path: Path):
 def test_other_settings_are_refused_with_a_list(tmp_path: Path):
     fit(Toy(config()), tmp_path, config(), quiet)
     other = config(steps=6, seed=1, optim=OptimConfig(lr=2e-2, warmup=2))
-    with pytest.raises(InputError, match=r"optim.lr: saved 0.01, now 0.02\n  seed: saved 0, now 1"):
+    with pytest.raises(InputError, match=r"optim.lr: was 0.01, now 0.02\n  seed: was 0, now 1"):
         fit(Toy(other), tmp_path, other, quiet)
     task = Toy(config(steps=6))
     task.data = {"name": "parabola"}
-    with pytest.raises(InputError, match=r"data.name: saved line, now parabola"):
+    with pytest.raises(InputError, match=r"data.name: was line, now parabola"):
         fit(task, tmp_path, config(steps=6), quiet)
 
 
@@ -194,7 +194,7 @@ def test_settings_that_are_newer_than_the_run_have_their_defaults(tmp_path: Path
     del state["settings"]["config"]["precision"]
     path.write_text(json.dumps(state))
     later = config(steps=5, precision="bfloat16")
-    with pytest.raises(InputError, match="precision: saved float32, now bfloat16"):
+    with pytest.raises(InputError, match="precision: was float32, now bfloat16"):
         fit(Toy(later), tmp_path, later, quiet)
     fit(Toy(config(steps=5)), tmp_path, config(steps=5), quiet)
 

@@ -112,7 +112,7 @@ def test_the_same_generation_is_shared_and_another_is_refused(tmp_path: Path) ->
 
     assert len(generate(pipe, config, note)) == 2
     assert not (tmp_path / "out" / LOCK).exists()
-    with pytest.raises(InputError, match="was generated differently"):
+    with pytest.raises(InputError, match="was generated with other settings"):
         generate(pipe, GenerateConfig(out=str(tmp_path / "out"), count=2, seed=1), str)
     (tmp_path / "out" / "00001.mp4").unlink(missing_ok=True)
     result: list[int] = []

@@ -154,7 +154,7 @@ def test_files_are_the_world_and_a_higher_count_adds_to_them(tmp_path: Path) -> 
     values = json.loads(sidecar(paths[5]).read_text())
     assert values["class"] == "pendulum"
     assert render("pendulum", values["seed"], 1)[1] == events
-    with pytest.raises(InputError, match="made with seed 3, not 4"):
+    with pytest.raises(InputError, match="seed: was 3, now 4"):
         write_world(tmp_path / "w", WorldConfig(count=4, seconds=1, seed=4, test=0.5, lossless=True), print)
     with pytest.raises(InputError, match="no class 'snow'"):
         write_world(tmp_path / "x", WorldConfig(classes=("snow",)), print)

@@ -17,7 +17,7 @@ from flowreel.codec.registry import CODEC
 from flowreel.config import CodecConfig, LatentShape
 from flowreel.data.shards import INDEX, ClipRecord, Index, IndexEntry, read_index
 from flowreel.data.statistics import Moments
-from flowreel.utils.files import naming, replacing, sync, write_json
+from flowreel.utils.files import naming, replacing_files, sync, write_json
 from flowreel.utils.reporting import Report
 
 
@@ -40,7 +40,7 @@ def finish(
     shape = records["train"][0].shape
     moments = {stream: reduce(add, (record.moments[stream] for record in records["train"])) for stream in shape}
     codec = _with_statistics(codec, moments)
-    with naming(out / CODEC), replacing(out / CODEC) as aside:
+    with naming(out / CODEC), replacing_files(out / CODEC) as aside:
         codec.save(aside)
     classes, entries = _labelled(records, labels, report)
     channels, height, width = shape["video"]

@@ -34,7 +34,7 @@ from flowreel.data.plan import SETTINGS
 from flowreel.data.shards import INDEX, SPLITS, ClipRecord, IndexEntry, ShardWriter, read_index, shard_files
 from flowreel.data.statistics import Moments
 from flowreel.errors import InputError
-from flowreel.utils.files import write_json
+from flowreel.utils.files import read_json, write_json
 from flowreel.utils.reporting import Clock, Report
 from flowreel.utils.resume import check_unchanged
 from flowreel.utils.tensors import load_pickle_bytes
@@ -62,7 +62,7 @@ def import_latents(store: Path | str, out: Path | str, config: PrepareConfig, re
         )
     settings = _settings(parts, config)
     if (out / SETTINGS).is_file() and ((out / INDEX).exists() or shard_files(out)):
-        check_unchanged(out / SETTINGS, settings, "was prepared")
+        check_unchanged(out, read_json(out / SETTINGS), settings, "was prepared")
     elif shard_files(out):
         raise InputError(f"{out} holds shards but no {SETTINGS}: choose another folder, or delete it")
     if (out / INDEX).exists() and not config.vocoder:  # a vocoder may be put beside latents that are there

@@ -99,7 +99,7 @@ def check_settings(out: Path, now: dict[str, Any]) -> None:
     """Refuse a folder with latents that were made under other settings."""
     did = "was prepared" if (out / INDEX).exists() else "was being prepared"
     before = {"flip": False} | {name: value for name, value in now.items() if name == "downmix"}  # see _check_downmix
-    check_unchanged(out / SETTINGS, now, did, lambda noted: before | noted)
+    check_unchanged(out, before | read_json(out / SETTINGS), now, did)
 
 
 def _still(sources: Sequence[Source]) -> Callable[[ClipRecord], bool]:

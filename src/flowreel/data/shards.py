@@ -25,7 +25,7 @@ from torch import Tensor
 from flowreel.config import FORMAT_VERSION, CodecConfig, LatentShape, Timing, from_dict, to_dict
 from flowreel.data.statistics import Moments
 from flowreel.errors import InputError
-from flowreel.utils.files import make_readable, naming, read_json, sync
+from flowreel.utils.files import commit, make_readable, naming, read_json, sync
 
 INDEX = "index.json"
 PARTS = ".parts"
@@ -211,8 +211,7 @@ def write(path: Path, tensors: dict[str, Tensor], stamp: str, records: list[Clip
     with naming(path):
         save_file(tensors, temporary, {_METADATA: json.dumps(made)})
         make_readable(temporary)
-        sync(temporary)
-        temporary.replace(path)
+        commit(temporary, path)
 
 
 class ShardWriter:

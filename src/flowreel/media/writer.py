@@ -18,7 +18,7 @@ from flowreel.errors import InputError
 from flowreel.media.audio import SLACK, place
 from flowreel.media.clip import Clip
 from flowreel.media.timing import check_sample_rate, samples_for
-from flowreel.utils.files import Target
+from flowreel.utils.files import PendingFile
 
 _BT709 = 1  # AVCOL_SPC_BT709 and its primaries and transfer: the same number in each of FFmpeg's lists
 _LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG
@@ -75,10 +75,10 @@ class Writer:
             raise InputError(f"quality must be x264's rate factor from 0 (best) to 51, not {quality}")
         self._frames = self._samples = 0
         self._container: Any = None
-        self._target = Target(self.path)
+        self._pending = PendingFile(self.path)
         try:
             self._container = av.open(
-                f"file:{self._target.temporary}", "w", format=self._format.container, options=self._format.options
+                f"file:{self._pending.temporary}", "w", format=self._format.container, options=self._format.options
             )
             self._video = self._add_video(quality) if self._format.video else None
             self._audio = self._add_audio(self.sample_rate) if self.sample_rate else None
@@ -157,7 +157,7 @@ class Writer:
             for stream in filter(None, (self._video, self._audio)):
                 self._container.mux(stream.encode(None))
             self._container.close()
-            self._target.keep()
+            self._pending.keep()
         except BaseException:
             self.abort()
             raise
@@ -169,7 +169,7 @@ class Writer:
             with contextlib.suppress(av.FFmpegError):
                 self._container.close()
         self._container = None
-        self._target.discard()
+        self._pending.discard()
 
     def _check(self, clip: Clip) -> None:
         if self._container is None:

@@ -24,7 +24,7 @@ from flowreel.config import GenerateConfig, PipelineConfig, from_dict, to_dict
 from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed
 from flowreel.pipeline.pipeline import Pipeline
-from flowreel.utils.files import json_text
+from flowreel.utils.files import json_text, read_json, write_complete
 from flowreel.utils.resume import check_unchanged
 from flowreel.utils.runtime import rank_and_world
 
@@ -173,7 +173,7 @@ class Folder:
     def check(self) -> None:
         """Refuse a folder whose files were made from something else."""
         if self._note.is_file() and any(self.path.glob("*.mp4")):
-            check_unchanged(self._note, self._identity, "was generated", _with_defaults)
+            check_unchanged(self.path, _with_defaults(read_json(self._note)), self._identity, "was generated")
         elif any(output.is_there for output in self._outputs):
             raise InputError(
                 f"{self.path} holds files of these names, but no {NOTE} that says what they were made from: "
@@ -182,8 +182,6 @@ class Folder:
 
     def note(self) -> None:
         """Write the note, before the first file. Every process writes the same."""
-        from flowreel.utils.files import write_complete
-
         write_complete(self._note, json_text(self._identity))
 
 

@@ -26,10 +26,10 @@ from flowreel.pipeline.conditioning import Given, Media, give
 from flowreel.pipeline.published import plain
 from flowreel.pipeline.resolve import class_index, makes_clips, resolve, sampling_config
 from flowreel.pipeline.stream import Generation
-from flowreel.utils.files import replacing, write_json
+from flowreel.utils.files import replacing_files, write_json
 from flowreel.utils.locking import held
 from flowreel.utils.reporting import Progress
-from flowreel.utils.tensors import _halve
+from flowreel.utils.tensors import store_as_half
 from flowreel.utils.threads import flush_denormals
 
 DEFAULT_SECONDS = 4.0
@@ -200,11 +200,11 @@ class Pipeline:
         """
         folder = Path(folder)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in plain(self.model.state_dict()).items()}
-        with held(folder), replacing(folder) as aside:
+        with held(folder), replacing_files(folder) as aside:
             codec = self.codec.save(aside / "codec", whole)
             save_file(weights, aside / "model.safetensors", {"format": "pt"})
             for path in list(aside.rglob("*.safetensors")) if half else ():
-                _halve(path)
+                store_as_half(path)
             write_json(aside / "config.json", to_dict(replace(self.config, codec=codec.config)))
         return folder
 

@@ -10,7 +10,6 @@ other files. There is no random state and no learning rate: both are pure functi
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from flowreel.codec.registry import TRAINING
-from flowreel.config import FORMAT_VERSION, flat
+from flowreel.config import FORMAT_VERSION
 from flowreel.errors import InputError
 from flowreel.training.parallel import laid_out_like
 from flowreel.utils.files import make_readable, read_json, replacing_folder, undo, write_json
@@ -38,7 +37,7 @@ EXPORTED = "exported.json"
 class Checkpoint:
     """A run after ``step`` optimizer steps and ``seconds`` of training.
 
-    ``settings`` is JSON-able: what :func:`check_same` compares when the run goes on.
+    ``settings`` is JSON-able: they are compared when the run is resumed.
     """
 
     step: int
@@ -190,7 +189,7 @@ def _read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-# --- is it the same run? ------------------------------------------------------------------------------------------
+# --- the run's folder ------------------------------------------------------------------------------------------
 
 
 def claim(run: Path) -> None:
@@ -202,25 +201,6 @@ def claim(run: Path) -> None:
             f"{run} is not empty and holds no {FOLDER}/, so it is not a training run: choose a new or an empty folder"
         )
     (run / FOLDER).mkdir(parents=True, exist_ok=True)
-
-
-def check_same(run: Path, saved: dict[str, Any], now: dict[str, Any], free: set[str]) -> None:
-    """Raise :class:`InputError` listing what differs between the settings that ``run`` was saved with and today's.
-
-    Names in ``free`` (dotted, below ``config``) may differ; runs of two kinds differ in their kind alone.
-    """
-    before, after = (flat(json.loads(json.dumps(settings))) for settings in (saved, now))  # tuples become lists
-    differing = [
-        f"{name.removeprefix('config.')}: saved {before[name]}, now {after[name]}"
-        for name in sorted(before.keys() & after.keys())
-        if before[name] != after[name] and name.removeprefix("config.") not in free
-    ]
-    if differing:
-        listed = "\n  ".join(differing)
-        raise InputError(
-            f"{run} was trained with other settings:\n  {listed}\n"
-            "To go on with it, give the saved values; to train with the new ones, choose another run folder."
-        )
 
 
 # --- optimizer ----------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from flowreel.errors import InputError
 from flowreel.training import trackers
-from flowreel.utils.files import replacing
+from flowreel.utils.files import replacing_files
 from flowreel.utils.reporting import Report
 
 CURVE, VALIDATION, PICTURE = "loss.csv", "validation.csv", "loss.png"
@@ -196,7 +196,7 @@ class Table:
         self.head = head
 
     def _rewrite(self, head: list[str], lines: list[list[str]]) -> None:
-        with replacing(self.path.parent) as aside:
+        with replacing_files(self.path.parent) as aside:
             (aside / self.path.name).write_text(_csv([head, *lines]), encoding="utf-8", newline="")
 
 
@@ -269,7 +269,7 @@ def draw(curve: Path, folder: Path) -> None:
     axes.set(xlabel="step", ylabel="loss", title=f"{folder.resolve().name}, step {last:.0f}")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
-    with replacing(folder) as aside:
+    with replacing_files(folder) as aside:
         figure.savefig(aside / PICTURE, dpi=110)
 
 

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from flowreel.config import LoopConfig, OptimConfig, TrainConfig, from_dict, to_dict
+from flowreel.config import LoopConfig, OptimConfig, TrainConfig, flat, from_dict, to_dict
 from flowreel.errors import InputError
 from flowreel.training import checkpoint, parallel
 from flowreel.training.checkpoint import Checkpoint
@@ -28,8 +28,9 @@ from flowreel.training.parallel import Parallel
 from flowreel.training.signals import Stop
 from flowreel.training.task import NETWORK, Batch, Task, purpose_seed
 from flowreel.utils.distributed import Processes
-from flowreel.utils.files import replacing
+from flowreel.utils.files import replacing_files
 from flowreel.utils.reporting import Report, silent
+from flowreel.utils.resume import check_unchanged
 from flowreel.utils.runtime import rank_and_world
 from flowreel.utils.threads import flush_denormals
 
@@ -104,7 +105,7 @@ class Session:
             before = saved.settings
             if before["run"] == type(self.config).__name__:  # options that were added since have their defaults
                 before["config"] = to_dict(from_dict(type(self.config), before["config"], "saved settings"))
-            checkpoint.check_same(self.run, before, self._settings(), FREE)
+            check_unchanged(self.run, _named(before), _named(self._settings()), "was trained", FREE, only_shared=True)
             parallel.spread(self.task.module, saved.model)
             parallel.spread(self.ema.module, saved.ema)
             for turn in self.turns.values():
@@ -223,7 +224,7 @@ class Session:
         if module is None:
             return
         try:
-            with replacing(self.run) as aside:
+            with replacing_files(self.run) as aside:
                 self.task.export(module, aside, step)
             checkpoint.mark_exported(self.run, step)
         except (OSError, SafetensorError) as error:
@@ -299,3 +300,8 @@ class Turn:
         for turn in all_turns:
             for weight in turn.weights:
                 weight.requires_grad_(turn is self)
+
+
+def _named(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run by their dotted names, those of its config as options are named."""
+    return {name.removeprefix("config."): value for name, value in flat(settings).items()}

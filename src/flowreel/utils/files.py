@@ -1,6 +1,6 @@
-"""Files and folders that appear whole or not at all, and JSON.
+"""Atomic writes of files and folders, and JSON.
 
-What is written is made aside, put on the disk and renamed. Torch-free.
+What is written is written to a temporary name, synced to the disk and renamed. Imports no torch.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from flowreel.errors import InputError
 from flowreel.utils.locking import contents
 
 ASIDE, MOVES = ".tmp-export", ".tmp-moves.json"
-"""Where an export is written, and the note of the files that are being moved from there to their places."""
+"""Folder in which new files are written, and the list of those that are being moved from there to their places."""
 
 
 @contextmanager
 def replacing_folder(final: Path) -> Iterator[Path]:
-    """An empty folder beside ``final``; afterwards it is ``final``, in the place of what was there before.
+    """An empty folder beside ``final``, which replaces ``final`` after the block.
 
-    It is synced to the disk and then renamed, so ``final`` is always whole. If the block raises, ``final`` stays.
+    It is synced to the disk and then renamed, so ``final`` is always complete. If the block raises, ``final`` is kept.
     """
     aside = final.with_name(f".tmp-{final.name}")
     shutil.rmtree(aside, ignore_errors=True)
@@ -48,11 +48,11 @@ def replacing_folder(final: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """An empty folder beside ``folder``'s files; what is written there replaces them afterwards, file by file.
+def replacing_files(folder: Path) -> Iterator[Path]:
+    """An empty folder within ``folder``; the files that are written to it replace those of ``folder`` after the block.
 
-    Each file appears whole or not at all. Files that aren't written anew stay, and so does everything if the block
-    raises. What is left of a block whose process was killed is cleared away first, see :func:`undo`.
+    Each file appears complete or not at all. Other files are kept, and so are all files if the block raises. What a
+    killed process left is removed first, see :func:`undo`.
     """
     undo(folder)
     aside, new = folder / ASIDE, not contents(folder)
@@ -72,16 +72,16 @@ def replacing(folder: Path) -> Iterator[Path]:
             path.replace(target)
             sync(target.parent)
         shutil.rmtree(aside)
-        (folder / MOVES).unlink()  # from now on the block is done
+        (folder / MOVES).unlink()  # from here on nothing is undone
     finally:
         undo(folder)
 
 
 def undo(folder: Path) -> None:
-    """Clear away what a block of :func:`replacing` left in ``folder`` when its process was killed.
+    """Remove what a block of :func:`replacing_files` left in ``folder`` when its process was killed.
 
-    Of a folder that was empty before, the files that were in their places already are removed too. So that process must
-    be gone: whoever calls this holds the folder's lock.
+    If the folder was empty before that block, the files that it had moved to their places are removed too. That process
+    must have ended: the caller holds the folder's lock.
     """
     moves: dict[str, Any] = read_json(folder / MOVES) if (folder / MOVES).is_file() else {"new": False}
     for name in moves["files"] if moves["new"] else ():
@@ -98,27 +98,32 @@ def undo(folder: Path) -> None:
 
 
 def make_readable(path: Path) -> None:
-    """Give a file the permissions that new files have: safetensors writes files that their owner alone can read."""
+    """Give a file the permissions of a new file: safetensors writes files that only their owner can read."""
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(0o666 & ~mask)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON object; the file appears whole or not at all."""
-    aside = _unfinished(path)
-    aside.write_bytes(json_text(values))
-    sync(aside)
-    aside.replace(path)
+    """Write a JSON object as a file, which appears complete or not at all."""
+    temporary = _unfinished(path)
+    temporary.write_bytes(json_text(values))
+    commit(temporary, path)
+
+
+def commit(temporary: Path, path: Path) -> None:
+    """Sync a finished file to the disk and rename it to ``path``, in the place of what was there before."""
+    sync(temporary)
+    temporary.replace(path)
 
 
 def _unfinished(path: Path) -> Path:
-    """Where the JSON file ``path`` is written before it has its name."""
+    """Temporary name of the JSON file ``path``."""
     return path.with_name(f".tmp-{path.name}")
 
 
 def sync(path: Path) -> None:
-    """Make the operating system put a file's bytes, or a folder's list of names, on the disk."""
+    """Make the operating system write a file, or a folder's list of names, to the disk."""
     if path.is_dir() and os.name != "posix":
         return  # only POSIX can sync a folder
     descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
@@ -129,24 +134,24 @@ def sync(path: Path) -> None:
 
 
 def json_text(values: dict[str, Any]) -> bytes:
-    """A JSON object as UTF-8; names of files that are no UTF-8 keep their bytes as escapes that JSON reads back."""
+    """A JSON object as UTF-8; bytes of file names that are not UTF-8 are escaped, so that they can be read back."""
     return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, or say what is wrong with the file."""
+    """Read a JSON object; :class:`InputError` where the file holds something else."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
+        raise InputError(f"is not valid JSON: {error}", path=path) from error
     if not isinstance(values, dict):
-        raise InputError(f"{path} holds a {type(values).__name__}, not an object")
+        raise InputError(f"holds a {type(values).__name__}, not an object", path=path)
     return values
 
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Errors of writing that don't say which file they are about say ``path``."""
+    """Add ``path`` to errors of writing that name no file."""
     try:
         yield
     except SafetensorError as error:
@@ -157,35 +162,37 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
-class Target:
-    """A file that appears under its name only when it is complete: it is made as ``temporary``, beside it, and then
-    either kept or discarded. Folders on the way to it are made."""
+class PendingFile:
+    """A file that gets its name only when it is complete.
+
+    It is written as ``temporary``, beside ``path``, and then either kept or discarded. Missing folders are made.
+    """
 
     def __init__(self, path: Path) -> None:
         if path.is_dir():
-            raise InputError(f"{path} is a folder: give the name of a file to write")
+            raise InputError("is a folder: give the name of a file to write", path=path)
         self.path = path
         self.temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"{path} can't be written: {error.strerror}: {error.filename}") from error
+            raise InputError(f"can't be written: {error.strerror}: {error.filename}", path=path) from error
 
     def keep(self) -> None:
-        self.temporary.replace(self.path)
+        commit(self.temporary, self.path)
 
     def discard(self) -> None:
         self.temporary.unlink(missing_ok=True)
 
 
 def write_complete(path: Path, data: bytes) -> Path:
-    """Write ``data`` to ``path`` as a whole or not at all."""
-    target = Target(path)
+    """Write ``data`` as the file ``path``, which appears complete or not at all; missing folders are made."""
+    target = PendingFile(path)
     try:
         target.temporary.write_bytes(data)
         target.keep()
     except OSError as error:
-        raise InputError(f"{path} can't be written: {error.strerror}") from error
+        raise InputError(f"can't be written: {error.strerror}", path=path) from error
     finally:
         target.discard()
     return path

@@ -1,45 +1,50 @@
-"""Settings noted beside what was made with them, so that a folder is gone on with only under the same ones.
-
-Knows: how two sets of settings are compared. Does not know: what they mean.
-"""
+"""Stored settings of an output folder: work in it is resumed with the same settings only."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from flowreel.config import flat
 from flowreel.errors import InputError
-from flowreel.utils.files import read_json
-
-Known: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
 SHOWN = 8
 """How many differences a message lists."""
 
 
-def check_unchanged(note: Path, now: dict[str, Any], did: str, known: Known = lambda values: values) -> None:
-    """Raise :class:`InputError` listing what differs between the settings in the file ``note`` and ``now``.
+def check_unchanged(
+    folder: Path,
+    before: dict[str, Any],
+    now: dict[str, Any],
+    did: str,
+    free: Collection[str] = (),
+    only_shared: bool = False,
+) -> None:
+    """Raise :class:`InputError` listing what differs between the settings that ``folder`` was made with and ``now``.
 
-    ``did`` is what happened to the note's folder, such as "was prepared"; ``known`` adds to what an older version noted
-    the settings that there were not at the time.
+    Args:
+        before: the settings that are stored in ``folder``; what an older version did not store has its default.
+        did: what happened to the folder, such as "was prepared".
+        free: dotted names of settings that may differ.
+        only_shared: whether settings that only one of both has are left out.
     """
-    both = (known(read_json(note)), now)
-    before, after = (flat(json.loads(json.dumps(values))) for values in both)  # tuples become lists
+    old, new = (flat(json.loads(json.dumps(values))) for values in (before, now))  # tuples become lists
+    names = (old.keys() & new.keys() if only_shared else old.keys() | new.keys()) - set(free)
     differing = [
-        f"{name}: was {_shown(before.get(name))}, now {_shown(after.get(name))}"
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name)
+        f"{name}: was {_text(old.get(name))}, now {_text(new.get(name))}"
+        for name in sorted(names)
+        if old.get(name) != new.get(name)
     ]
     if differing:
         more = [f"and {len(differing) - SHOWN} more"] if len(differing) > SHOWN else []
         listed = "\n  ".join([*differing[:SHOWN], *more])
         raise InputError(
-            f"{note.parent} {did} differently:\n  {listed}\nChoose another folder, or delete it to begin again."
+            f"{folder} {did} with other settings:\n  {listed}\n"
+            "Give the same settings to resume it, choose another folder, or delete it to start again."
         )
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     return "not there" if value is None else str(value)

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flowreel.errors import InputError
+from flowreel.utils.files import commit
 
 DAMAGED = (
     # what torch.load raises, depending on the byte that is wrong
@@ -127,12 +128,12 @@ def load_tensors(path: Path) -> Tensors:
         raise InputError(f"{path} is missing or damaged: {error}") from error
 
 
-def _halve(path: Path) -> None:
-    """Store the floating-point tensors of ``path`` as float16, but for those that reach beyond it."""
+def store_as_half(path: Path) -> None:
+    """Rewrite a safetensors file with float16 tensors in place of wider floats, except those beyond its range."""
     halved = {}
     for name, tensor in load_file(path).items():
         half = tensor.half() if tensor.is_floating_point() else tensor
         halved[name] = half if half.isfinite().all() else tensor
     smaller = path.with_suffix(".half")
     save_file(halved, smaller, {"format": "pt"})
-    smaller.replace(path)
+    commit(smaller, path)

@@ -17,6 +17,7 @@ from flowreel.media import Clip
 from flowreel.utils.files import read_json, write_complete
 from flowreel.utils.locking import contents, held
 from flowreel.utils.reporting import Progress, Report
+from flowreel.utils.resume import check_unchanged
 from flowreel.world.render import CLASSES, Event, World, clip_seed
 
 NOTE = "world.json"
@@ -117,7 +118,4 @@ def _same_settings(out: Path, config: WorldConfig) -> None:
         write_complete(note, json.dumps(to_dict(config), indent=1).encode())
         return
     before = from_dict(WorldConfig, read_json(note), str(note))
-    for name in (field.name for field in dataclasses.fields(config) if field.name != "count"):
-        old, new = getattr(before, name), getattr(config, name)
-        if old != new:
-            raise InputError(f"the clips in {out} were made with {name} {old}, not {new}: choose another OUT")
+    check_unchanged(out, to_dict(before), to_dict(config), "was rendered", free={"count"})
