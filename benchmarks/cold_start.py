@@ -24,19 +24,19 @@ import importlib.abc, importlib.machinery, sys
 
 class Watch(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "flowreel.models.plan_cache":
+        if name != "flowreel.models.modulation_cache":
             return None
         sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         execute = spec.loader.exec_module
         def exec_module(module):
             execute(module)
-            call = module.Remembered.__call__
+            call = module.CachedModulation.__call__
             def first(*arguments, **named):
                 print("FIRST STEP", file=sys.stderr, flush=True)
-                module.Remembered.__call__ = call
+                module.CachedModulation.__call__ = call
                 return call(*arguments, **named)
-            module.Remembered.__call__ = first
+            module.CachedModulation.__call__ = first
         spec.loader.exec_module = exec_module
         return spec
 

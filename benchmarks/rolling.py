@@ -23,7 +23,7 @@ from flowreel.config import LatentShape, ModelConfig
 from flowreel.flow.guidance import classifier_free
 from flowreel.flow.noise import SampleNoise
 from flowreel.flow.sampling import stream
-from flowreel.models import Remembered, build
+from flowreel.models import CachedModulation, build
 
 MARKS = (100, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 RECENT = 100
@@ -51,7 +51,7 @@ def roll(frames: int, steps: int, context: int, guidance: float) -> list[dict[st
     with torch.no_grad():  # fresh networks give zero velocity: move them, gently enough for a long roll
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
-    velocity = classifier_free(Remembered(model, entries=steps + 1), torch.zeros(1, dtype=torch.long), guidance)
+    velocity = classifier_free(CachedModulation(model, entries=steps + 1), torch.zeros(1, dtype=torch.long), guidance)
     rolling = stream(velocity, SampleNoise([0], SHAPE.streams), WINDOW, steps, context=context)
     marks, rows, recent = {*(m for m in MARKS if m < frames), frames}, [], deque[float](maxlen=RECENT)
     for frame in range(1, frames + 1):

@@ -24,7 +24,7 @@ from flowreel.flow.guidance import classifier_free
 from flowreel.flow.noise import SampleNoise
 from flowreel.flow.sampling import stream
 from flowreel.flow.types import Latents, Times
-from flowreel.models import Network, Remembered
+from flowreel.models import CachedModulation, Network
 from flowreel.training.ema import EMA
 from flowreel.training.optim import optimizers
 from speed_rows import Row, seconds
@@ -175,7 +175,7 @@ def measure(case: Case, rounds: int, device: torch.device) -> list[Row]:
     training = case.build(device)
     work: dict[str, Callable[[], object]] = {
         "forward": forward(case, model.eval(), device),
-        "rolling": turn(case, Remembered(model, entries=STEPS + 2), device),
+        "rolling": turn(case, CachedModulation(model, entries=STEPS + 2), device),
         "training step": training_step(case, training.train(), device),
     }
     arithmetic, square = product(device, case.quick)

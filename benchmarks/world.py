@@ -27,7 +27,7 @@ from flowreel.flow.noise import sample_seed
 from flowreel.media import Clip, Writer
 from flowreel.metrics import Events, Found, classify, compare, events_of, floor, match, pooled, sound_events
 from flowreel.metrics.drift import measured
-from flowreel.pipeline.conditioning import each
+from flowreel.pipeline.conditioning import stack
 from flowreel.utils import runtime as machine
 from flowreel.utils.files import read_json, write_json
 from flowreel.world.render import CLASSES, World
@@ -42,7 +42,7 @@ Figures = dict[str, Any]
 
 def rendered(label: str, count: int, seconds: float, pipe: flowreel.Pipeline) -> World:
     """Clips of one class that no training has seen."""
-    size = pipe.config.picture[0]
+    size = pipe.config.frame_size[0]
     return World(count, seconds, SEED + CLASSES.index(label), size, pipe.config.timing.fps, (label,))
 
 
@@ -64,8 +64,8 @@ def for_each(pipe: flowreel.Pipeline, label: str, kind: str, clips: list[Clip], 
     for first in range(0, len(clips), BATCH):
         part = clips[first : first + BATCH]
         seeds = [sample_seed(SEED, first + number) for number in range(len(part))]
-        given = each([pipe.given(**{kind: clip}) for clip in part])  # type: ignore[arg-type]
-        yield from joined(pipe.clips([label] * len(part), seeds, seconds=seconds, given=given))
+        given = stack([pipe.condition(**{kind: clip}) for clip in part])  # type: ignore[arg-type]
+        yield from joined(pipe.clips([label] * len(part), seeds, seconds=seconds, conditioning=given))
 
 
 # --- figures ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowreel.flow.guidance import classifier_free, gradient, unheld
+from flowreel.flow.guidance import classifier_free, gradient, renoise
 from flowreel.flow.types import Latents, Times, mix, per_frame
 
 B, T = 3, 4
@@ -190,7 +190,7 @@ def test_what_is_held_looks_as_if_it_were_generated() -> None:
     ladder = torch.tensor([0.9, 0.6, 0.3, 0.0]).expand(B, T)
     t = {"video": ladder, "audio": torch.ones(B, T)}
     t["audio"][0, 3] = 0.2  # not held
-    less, earlier = unheld(x, t, noise)
+    less, earlier = renoise(x, t, noise)
     assert torch.equal(less["video"], x["video"])
     assert torch.equal(earlier["video"], ladder)
     assert torch.equal(earlier["audio"][1:], ladder[1:])
@@ -207,7 +207,7 @@ def test_of_a_batch_each_sample_loses_what_it_was_given_alone() -> None:
     t["video"][1] = 1
     for k in x:
         t[k][:, 0] = 1  # history, of both
-    less, earlier = unheld(x, t, noise)
+    less, earlier = renoise(x, t, noise)
     assert torch.equal(earlier["audio"][0], t["video"][0])
     assert torch.equal(earlier["video"][1], t["audio"][1])
     for k, sample in (("video", 0), ("audio", 1)):
@@ -219,11 +219,11 @@ def test_of_a_batch_each_sample_loses_what_it_was_given_alone() -> None:
 
 def test_guidance_moves_away_from_what_knows_less() -> None:
     model, x, t = Stub(), latents(), times()
-    weaker = ({k: v + 1 for k, v in x.items()}, times(0.2))
-    guided = classifier_free(model, LABEL, 2.0, lambda *_: weaker)(x, t, t)
-    given, null = Stub()(x, t, LABEL), Stub()(*weaker, torch.full((B,), 3))
+    unconditional = ({k: v + 1 for k, v in x.items()}, times(0.2))
+    guided = classifier_free(model, LABEL, 2.0, lambda *_: unconditional)(x, t, t)
+    given, null = Stub()(x, t, LABEL), Stub()(*unconditional, torch.full((B,), 3))
     for k in x:
         assert torch.allclose(guided[k], null[k] + 2 * (given[k] - null[k]))
-    unnamed = classifier_free(model, None, 2.0, lambda *_: weaker)(x, t, t)
-    given, null = Stub()(x, t), Stub()(*weaker)
+    unnamed = classifier_free(model, None, 2.0, lambda *_: unconditional)(x, t, t)
+    given, null = Stub()(x, t), Stub()(*unconditional)
     assert all(torch.allclose(unnamed[k], null[k] + 2 * (given[k] - null[k])) for k in x)

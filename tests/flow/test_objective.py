@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowreel.flow.degradation import worn
+from flowreel.flow.degradation import degrade
 from flowreel.flow.objective import logit_normal_density, losses
 from flowreel.flow.roles import EDGE, ROLES, draw_times
 from flowreel.flow.types import Latents, Times, per_frame
@@ -322,7 +322,7 @@ def test_guidance_leads_the_target_away_from_what_knows_less() -> None:
     earlier = {k: v * 0 for k, v in t.items()}
     parts = losses(
         model, data, noise, t, torch.arange(4), guidance=scale,
-        weaker=lambda x, times: ({k: -v for k, v in x.items()}, earlier),  # noqa: ARG005
+        unconditional=lambda x, times: ({k: -v for k, v in x.items()}, earlier),  # noqa: ARG005
     )  # fmt: skip
     assert [(label is None, grad) for _, label, grad in seen] == [(False, True), (True, False)]
     assert seen[1][0] is earlier
@@ -353,7 +353,7 @@ def test_guidance_of_one_is_none() -> None:
     assert all(torch.equal(plain[k], guided[k]) for k in BOTH)
 
 
-# --- worn frames ------------------------------------------------------------------------------------------------------
+# --- degraded frames --------------------------------------------------------------------------------------------------
 
 
 def window(seed: int = 0) -> Latents:
@@ -370,31 +370,31 @@ def test_what_is_near_the_data_is_worn_and_what_is_far_is_not() -> None:
     worn_somewhere = 0
     for seed in range(40):
         data = window()
-        result = worn(data, dict.fromkeys(data, ladder), torch.Generator().manual_seed(seed))
+        result = degrade(data, dict.fromkeys(data, ladder), torch.Generator().manual_seed(seed))
         for k in data:
             change = (result[k] - data[k]).flatten(1).abs().amax(1)
-            assert change[-1] == 0, "frames of noise have nothing to be worn"
+            assert change[-1] == 0, "frames of noise have nothing to degrade"
             first = int((change > 0).sum())
-            assert (change[:first] > 0).all(), "worn frames are the oldest ones"
+            assert (change[:first] > 0).all(), "degraded frames are the oldest ones"
             worn_somewhere += first > 0
     assert worn_somewhere > 70
 
 
-def test_what_does_not_move_is_not_worn() -> None:
+def test_what_does_not_move_is_not_degraded() -> None:
     data = {"video": torch.randn(1, 3, 8, 8).repeat(12, 1, 1, 1)}
-    result = worn(data, {"video": torch.ones(12) - 0.01}, torch.Generator().manual_seed(0))
+    result = degrade(data, {"video": torch.ones(12) - 0.01}, torch.Generator().manual_seed(0))
     assert torch.equal(result["video"], data["video"])
 
 
-def test_a_stream_that_is_held_whole_is_not_worn() -> None:
+def test_a_stream_that_is_held_whole_is_not_degraded() -> None:
     data = window()
     t = {"video": torch.linspace(0.99, 0, 12), "audio": torch.ones(12)}
     for seed in range(5):
-        result = worn(data, t, torch.Generator().manual_seed(seed))
+        result = degrade(data, t, torch.Generator().manual_seed(seed))
         assert torch.equal(result["audio"], data["audio"])
 
 
 def test_wear_follows_its_generator_alone() -> None:
     data, t = window(), {k: torch.linspace(1 - 1e-6, 0, 12) for k in ("video", "audio")}
-    one, other = (worn(data, t, torch.Generator().manual_seed(3)) for _ in range(2))
+    one, other = (degrade(data, t, torch.Generator().manual_seed(3)) for _ in range(2))
     assert all(torch.equal(one[k], other[k]) for k in data)

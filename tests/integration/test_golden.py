@@ -15,7 +15,7 @@ from flowreel.flow.sampling import stream
 from flowreel.flow.schedule import ramp, roll
 from flowreel.flow.solver import euler, heun, integrate
 from flowreel.flow.types import Latents
-from flowreel.models import Network, Remembered, build
+from flowreel.models import CachedModulation, Network, build
 from flowreel.pipeline.published import read_published
 from tests.conftest import GOLDEN, close
 
@@ -80,7 +80,7 @@ def test_rflav_rolling(rflav: tuple[Network, Path], prefix: str, remember: bool)
         return pair(g, "noise_") if i == 0 else {k: v[:, i - 1 : i] for k, v in fresh.items()}
 
     steps = int(g["steps_per_frame"])
-    sampler = Remembered(model, entries=steps) if remember else model
+    sampler = CachedModulation(model, entries=steps) if remember else model
     velocity = classifier_free(sampler, g.get("label"), 2.5 if prefix else 1.0)
     want = pair(g, f"{prefix}frames_")
     rolled = itertools.islice(stream(velocity, noise, model.window, steps), want["video"].shape[1])

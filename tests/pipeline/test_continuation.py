@@ -1,4 +1,4 @@
-"""Where a generation goes on from a clip that was given."""
+"""Continuing a clip: the history goes through the decoder first, and the join is blended."""
 
 from __future__ import annotations
 
@@ -10,66 +10,78 @@ import torch
 
 from flowreel.codec import StreamDecoder
 from flowreel.media import Clip
-from flowreel.pipeline.conditioning import Given, each
-from flowreel.pipeline.continuation import Seam
+from flowreel.pipeline.conditioning import Conditioning, KnownMedia, stack
+from flowreel.pipeline.continuation import ContinuationDecoder
 from tests.conftest import tiny_pipeline
 
-HISTORY = {"video": torch.zeros(4, 1, 2, 2), "audio": torch.zeros(4, 1, 2, 2)}
+HISTORY = {"video": torch.zeros(1, 4, 1, 2, 2), "audio": torch.zeros(1, 4, 1, 2, 2)}
+
+
+class Scripted:
+    """A decoder that keeps what it is given and gives the clips of a script."""
+
+    def __init__(self, batch: int, *chunks: Clip) -> None:
+        self.batch, self.pushed = batch, list[dict[str, torch.Tensor]]()
+        self._chunks = list(chunks)
+
+    def push(self, latents: dict[str, torch.Tensor]) -> list[Clip]:
+        self.pushed.append(latents)
+        return self.finish()
+
+    def finish(self) -> list[Clip]:
+        return [self._chunks.pop(0)] * self.batch if self._chunks else []
 
 
 def grey(*values: int, first: int = 0) -> Clip:
-    """Frames of one grey each, and a sound that counts its samples."""
+    """Frames of one grey each, and audio that counts its samples."""
     frames = np.stack([np.full((2, 3, 3), value, np.uint8) for value in values])
     return Clip(frames, np.arange(first * 1600, (first + len(values)) * 1600, dtype=np.float32) / 1e6)
 
 
-def given(last: int, sound: np.ndarray | None = None) -> Given:
-    return Given(HISTORY, prefix=4, last=replace(grey(last), audio=sound))
+def known(last: int, audio: np.ndarray | None = None) -> Conditioning:
+    return Conditioning(HISTORY, 4, (KnownMedia(last=replace(grey(last), audio=audio)),))
 
 
-def seam_of(what: Given, batch: int) -> Seam:
-    return Seam(tiny_pipeline().codec.decoder(batch), what)
+def continued(conditioning: Conditioning, batch: int, *chunks: Clip) -> list[list[Clip]]:
+    """What comes out of a continuation whose decoder gives ``chunks``, and then nothing."""
+    decoder = ContinuationDecoder(Scripted(batch, *chunks), conditioning)  # type: ignore[arg-type]
+    latents = {k: torch.ones(batch, 3, *v.shape[2:]) for k, v in HISTORY.items()}
+    parts = [decoder.push(latents) for _ in chunks]
+    assert decoder.finish() == []
+    return parts
 
 
 def test_history_goes_first_and_does_not_come_out() -> None:
-    seam = seam_of(given(100), 2)
-    latents = {k: torch.ones(2, 3, *v.shape[1:]) for k, v in HISTORY.items()}
-    first, second = seam.before(latents), seam.before(latents)
+    scripted = Scripted(2, grey(1, 2, 3), grey(100, 10, 20, first=3))
+    decoder = ContinuationDecoder(scripted, known(100))  # type: ignore[arg-type]
+    latents = {k: torch.ones(2, 3, *v.shape[2:]) for k, v in HISTORY.items()}
+    assert decoder.push(latents) == []
+    (clip, _) = decoder.push(latents)
+    first, second = scripted.pushed
     assert {k: v.shape[:2] for k, v in first.items()} == {"video": (2, 7), "audio": (2, 7)}
     assert all(bool((v[:, :4] == 0).all() and (v[:, 4:] == 1).all()) for v in first.values())
     assert all(torch.equal(second[k], latents[k]) for k in latents)
-    assert seam.mend([grey(1, 2, 3)] * 2) == []
-    (clip, _) = seam.mend([grey(100, 10, 20, first=3)] * 2)
     assert clip.frames[:, 0, 0, 0].tolist() == [10, 20]
     np.testing.assert_array_equal(clip.audio, grey(0, 0, first=4).audio)
 
 
-def test_what_the_codec_lost_fades_across_chunks() -> None:
-    seam = seam_of(each([given(110), given(80)]), 2)
-    assert seam.mend([]) == []
+def test_the_residual_fades_across_chunks() -> None:
     chunks = [grey(0, 0, 0, 100, 50, 50), grey(50, 50, 50, 50)]
-    parts = [seam.mend([chunk, chunk]) for chunk in chunks]
+    parts = continued(stack([known(110), known(80)]), 2, *chunks)
     up, down = (np.concatenate([part[n].frames[:, 0, 0, 0] for part in parts]) for n in range(2))
-    assert up.tolist() == [
-        58,
-        56,
-        54,
-        52,
-        50,
-        50,
-    ]  # 10 more than the decoder gave, of which 0.8, 0.6, 0.4, 0.2 are left
+    assert up.tolist() == [58, 56, 54, 52, 50, 50]  # of 10 more than the decoder gave, 0.8, 0.6, 0.4, 0.2 are left
     assert down.tolist() == [34, 38, 42, 46, 50, 50]
-    assert chunks[0].frames[4, 0, 0, 0] == 50  # as it was
+    assert chunks[0].frames[4, 0, 0, 0] == 50  # unchanged
 
 
 def test_nothing_fades_where_the_last_frame_is_not_known() -> None:
-    (clip,) = seam_of(Given(HISTORY, prefix=4), 1).mend([grey(0, 0, 0, 100, 50)])
+    ((clip,),) = continued(Conditioning(HISTORY, 4), 1, grey(0, 0, 0, 100, 50))
     assert clip.frames[:, 0, 0, 0].tolist() == [50]
 
 
 def test_history_is_not_held_with_its_clip() -> None:
     pipe = tiny_pipeline(roles=("joint", "context"), contexts=(0, 2))
-    last = pipe.given(prefix=pipe.generate(seconds=1.0, seed=9)).last
+    last = pipe.condition(prefix=pipe.generate(seconds=1.0, seed=9)).media[0].last
     assert last is not None
     assert last.audio is not None
     assert last.frames.base is None
@@ -80,8 +92,8 @@ def test_the_waves_of_the_sound_meet() -> None:
     """A tone that was given goes on; the decoder's has another phase."""
     time = np.arange(7 * 1600) / 16000
     tone, decoded = (np.sin(2 * np.pi * 440 * time + phase).astype(np.float32) / 2 for phase in (0.0, 2.0))
-    seam = seam_of(given(100, tone[3 * 1600 : 4 * 1600]), 1)
-    (clip,) = seam.mend([replace(grey(0, 0, 0, 100, 50, 50, 50), audio=decoded)])
+    chunk = replace(grey(0, 0, 0, 100, 50, 50, 50), audio=decoded)
+    ((clip,),) = continued(known(100, tone[3 * 1600 : 4 * 1600]), 1, chunk)
     assert clip.audio is not None
     steps = np.abs(np.diff(np.concatenate([tone[: 4 * 1600], clip.audio])))
     before = np.abs(np.diff(np.concatenate([tone[: 4 * 1600], decoded[4 * 1600 :]])))
@@ -89,13 +101,13 @@ def test_the_waves_of_the_sound_meet() -> None:
     assert steps[6399] < steps[:6399].max()
     assert steps.max() < before[6399] / 2
     np.testing.assert_array_equal(clip.audio[320:], decoded[4 * 1600 + 320 :])
-    uneven = seam_of(given(100, tone[:20]), 1)  # less sound than a frame has
-    assert uneven.mend([replace(grey(0, 0, 0, 100, 50), audio=decoded[: 5 * 1600])])[0].audio is not None
+    short = replace(grey(0, 0, 0, 100, 50), audio=decoded[: 5 * 1600])
+    ((clip,),) = continued(known(100, tone[:20]), 1, short)  # less audio than a frame has
+    assert clip.audio is not None
 
 
-def test_mended_frames_stay_in_range() -> None:
-    seam = seam_of(given(255), 1)
-    (clip,) = seam.mend([grey(0, 0, 0, 10, 250)])
+def test_blended_frames_stay_in_range() -> None:
+    ((clip,),) = continued(known(255), 1, grey(0, 0, 0, 10, 250))
     assert clip.frames.max() == 255
 
 

@@ -23,7 +23,7 @@ from flowreel.media import Clip
 from flowreel.pipeline.generate import generate
 from flowreel.pipeline.outputs import NOTE, all_jobs
 from flowreel.pipeline.pipeline import Pipeline
-from flowreel.pipeline.stream import Generation
+from flowreel.pipeline.stream import GenerationStream
 from tests.conftest import tiny_pipeline
 
 COUNT = 7
@@ -81,7 +81,7 @@ class Recorder:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.noise: dict[int, list[torch.Tensor]] = {}
         self.latents: dict[int, list[torch.Tensor]] = {}
-        recorder, block = self, Generation._block
+        recorder, block = self, GenerationStream._block
 
         class Noise(SampleNoise):
             def __init__(self, seeds: Sequence[int], *arguments: Any) -> None:
@@ -93,13 +93,13 @@ class Recorder:
                 recorder.keep(recorder.noise, drawn)
                 return drawn
 
-        def kept(generation: Generation) -> Latents:
+        def kept(generation: GenerationStream) -> Latents:
             made = block(generation)
             recorder.keep(recorder.latents, made)
             return made
 
         monkeypatch.setattr("flowreel.pipeline.stream.SampleNoise", Noise)
-        monkeypatch.setattr(Generation, "_block", kept)
+        monkeypatch.setattr(GenerationStream, "_block", kept)
 
     def keep(self, where: dict[int, list[torch.Tensor]], values: Latents) -> None:
         for n, seed in enumerate(self.seeds):

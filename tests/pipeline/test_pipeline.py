@@ -19,7 +19,7 @@ from flowreel.flow.noise import sample_seed
 from flowreel.flow.sampling import stream
 from flowreel.media import Clip
 from flowreel.pipeline import stream as generation
-from flowreel.pipeline.conditioning import each
+from flowreel.pipeline.conditioning import stack
 from flowreel.pipeline.loading import load
 from flowreel.pipeline.pipeline import Pipeline
 from tests.conftest import GOLDEN, tiny_pipeline
@@ -96,8 +96,9 @@ def test_a_model_that_knows_cuts_begins_another_scene_behind_those_that_have_tak
     assert labels.index("high") >= window - max(1, window // 3)
     assert labels == sorted(labels, reverse=True)
     generation = steered._generation
-    generation._labels = [(0, torch.tensor([0])), (generation._start + 2, torch.tensor([1]))]
-    assert generation._window_labels(4).tolist() == [[0, 0, 1, 1]]  # type: ignore[union-attr]
+    generation._classes.change(0, 0)
+    generation._classes.change(1, generation._start + 2)
+    assert generation._classes.window(generation._start, 4).tolist() == [[0, 0, 1, 1]]  # type: ignore[union-attr]
     first = knowing.stream(label="low", seed=2)
     first.steer(label="high")
     same(next(first), next(knowing.stream(label="high", seed=2)))
@@ -125,29 +126,29 @@ def test_history_in_sight_keeps_the_class_that_it_had(pipe: Pipeline) -> None:
     window = config.trained.window
     for _ in range(3 * window):
         next(stream)
-        labels = generation._window_labels(window)
+        labels = generation._classes.window(generation._start, window)
         assert labels is not None
         if labels.ndim == 1:
             continue
         cut = labels[0].tolist().index(1)
-        assert generation._label_at(generation._start).item() == 0
-        assert generation._start + cut == generation._labels[-1][0]
+        assert generation._classes.at(generation._start).item() == 0
+        assert generation._start + cut == generation._classes._changes[-1][0]
 
 
 def test_samples_in_step_may_each_be_given_something(pipe: Pipeline) -> None:
     clips = [pipe.generate(label=0, seed=seed, seconds=0.8) for seed in (1, 2)]
     seeds = [sample_seed(5, k) for k in range(2)]
     for kind in ("audio", "video", "prefix"):
-        givens = [pipe.given(**{kind: clip}) for clip in clips]
-        together = list(pipe.clips([0, 1], seeds, seconds=0.8, given=each(givens)))
+        conditionings = [pipe.condition(**{kind: clip}) for clip in clips]
+        together = list(pipe.clips([0, 1], seeds, seconds=0.8, conditioning=stack(conditionings)))
         for k in range(2):
-            alone = Clip.join(c[0] for c in pipe.clips([k], [seeds[k]], seconds=0.8, given=givens[k]))
+            alone = Clip.join(c[0] for c in pipe.clips([k], [seeds[k]], seconds=0.8, conditioning=conditionings[k]))
             joined = Clip.join(chunk[k] for chunk in together)
             assert np.abs(joined.frames.astype(int) - alone.frames).max() <= 1
     with pytest.raises(InputError, match="same kind and length"):
-        each([givens[0], pipe.given(audio=clips[0])])
-    with pytest.raises(InputError, match="as many seeds"):
-        pipe.clips([0, 1, 0], [1, 2, 3], seconds=0.8, given=each(givens))
+        stack([conditionings[0], pipe.condition(audio=clips[0])])
+    with pytest.raises(InputError, match="conditioning for 2 samples, but 3 seeds"):
+        pipe.clips([0, 1, 0], [1, 2, 3], seconds=0.8, conditioning=stack(conditionings))
 
 
 def test_given_sound_and_picture_stay_as_they_are(pipe: Pipeline) -> None:
@@ -397,7 +398,7 @@ def test_nothing_beyond_the_asked_length_is_sampled(blocks: tuple[int, ...], mon
     assert len(calls) == warm_up + 3 * (6 // blocks[0] - 1)
 
 
-@pytest.mark.filterwarnings("ignore:history and a stream")
+@pytest.mark.filterwarnings("ignore:a prefix beside")
 def test_a_prefix_and_a_sound_that_is_followed_by_the_gradient() -> None:
     pipe = tiny_pipeline(roles=("joint", "context"))
     given = pipe.generate(seconds=1.0, seed=9)

@@ -262,11 +262,13 @@ def test_sample_depends_on_its_number_alone(data: Path, monkeypatch, degrade: fl
     assert not any(torch.equal(a, b) for a, b in zip(whole, other, strict=True))
 
 
-def test_a_share_of_the_samples_is_worn(data: Path, monkeypatch):
+def test_a_share_of_the_samples_is_degraded(data: Path, monkeypatch):
     plain = drawn(data, config(batch=16, steps=8), monkeypatch, world=1, start=0)
-    worn = drawn(data, config(batch=16, steps=8, objective=replace(config().objective, degrade=0.5)), monkeypatch, 1, 0)
+    degraded = drawn(
+        data, config(batch=16, steps=8, objective=replace(config().objective, degrade=0.5)), monkeypatch, 1, 0
+    )
     half = len(plain[0]) // 2  # the latents are in front; what is drawn after them may differ
-    changed = sum(not torch.equal(a[:half], b[:half]) for a, b in zip(plain, worn, strict=True))
+    changed = sum(not torch.equal(a[:half], b[:half]) for a, b in zip(plain, degraded, strict=True))
     assert 2 <= changed <= 14
 
 
@@ -295,7 +297,7 @@ def test_samples_that_kept_their_class_learn_guidance(
     )
     task = FlowTask(data, settings, quiet)
     task.losses(task.module, next(task.batches(0, 0, 1)))
-    _, latents, _, times, label, _, guidance, weaker, counted = seen[0]
+    _, latents, _, times, label, _, guidance, unconditional, counted = seen[0]
     dropped = torch.stack([rows == 2 for rows in label.values()]).any(0)  # type: ignore[attr-defined]
     assert 0 < int(dropped.sum()) < 64
     whole = torch.stack([(rows == 1).all(1) for rows in times.values()]).any(0)  # type: ignore[attr-defined]
@@ -303,10 +305,10 @@ def test_samples_that_kept_their_class_learn_guidance(
     assert torch.equal(guidance, torch.where(dropped, 1.0, torch.where(whole, given or scale, scale)))
     assert all(bool(rows.all()) for rows in counted.values())  # there is no lookahead
     if roles.joint:
-        _, less = weaker(latents, times)  # type: ignore[operator]
+        _, less = unconditional(latents, times)  # type: ignore[operator]
         assert not any(bool((rows == 1).all(1).any()) for rows in less.values())
     else:
-        assert weaker is None  # the model never generates both
+        assert unconditional is None  # the model never generates both
 
 
 def test_guidance_needs_something_to_guide_by(data: Path, silent: Path):

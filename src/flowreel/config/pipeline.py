@@ -267,8 +267,8 @@ class PipelineConfig:
     format_version: int = FORMAT_VERSION
 
     @property
-    def picture(self) -> tuple[int, int]:
-        """Height and width of what is made, in pixels."""
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of the generated frames, in pixels."""
         factor = self.codec.video.factor
         return self.shape.height * factor, self.shape.width * factor
 

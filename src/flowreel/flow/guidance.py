@@ -1,4 +1,4 @@
-"""Guidance: wrappers that bind a label and give a velocity. Solvers never hear of them."""
+"""Guidance: wrappers that bind a label to a model and give a velocity."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from flowreel.flow.types import Latents, Model, Times, Velocity, mix, per_frame
 
-Weaker: TypeAlias = Callable[[Latents, Times], tuple[Latents, Times]]
-"""What a pass that knows less is given in the place of x and t."""
+Unconditional: TypeAlias = Callable[[Latents, Times], tuple[Latents, Times]]
+"""Gives the inputs of the unconditional pass, in the place of x and t."""
 
 
 def classifier_free(
-    model: Model, label: Tensor | None, scale: float | Tensor = 1.0, weaker: Weaker | None = None
+    model: Model, label: Tensor | None, scale: float | Tensor = 1.0, unconditional: Unconditional | None = None
 ) -> Velocity:
     """Classifier-free guidance (arXiv 2207.12598): ``v_null + scale * (v_label - v_null)``.
 
@@ -24,15 +24,16 @@ def classifier_free(
         label: (B,) class indices, or None for a model without classes.
         scale: 1 is the model itself, in one pass; otherwise both passes run as one batch of 2B. A tensor (B,) gives
             each sample its own scale.
-        weaker: what the null class is given; by default the same x and t. With it, guidance works without classes.
+        unconditional: the inputs of the unconditional pass; by default the same x and t. With it, guidance works
+            without classes.
 
     Raises:
-        ValueError: guidance is asked for but there is neither a label nor a weaker x and t.
+        ValueError: guidance is asked for but there is neither a label nor ``unconditional``.
     """
     per_sample = isinstance(scale, Tensor)
     if not per_sample and scale == 1:
         return lambda x, t, t_next: model(x, t, label)  # noqa: ARG005
-    if label is None and weaker is None:
+    if label is None and unconditional is None:
         raise ValueError(
             f"guidance {scale} needs a label: give one, or use guidance 1 (a model without classes has none)"
         )
@@ -41,38 +42,38 @@ def classifier_free(
         both_labels = torch.cat([label, torch.full_like(label, model.num_classes)])  # type: ignore[attr-defined]
 
     def velocity(x: Latents, t: Times, t_next: Times) -> Latents:  # noqa: ARG001
-        less, earlier = weaker(x, t) if weaker else (x, t)
+        other, times = unconditional(x, t) if unconditional else (x, t)
         both = model(
-            {k: torch.cat([v, less[k]]) for k, v in x.items()},
-            {k: torch.cat([v, earlier[k]]) for k, v in t.items()},
+            {k: torch.cat([v, other[k]]) for k, v in x.items()},
+            {k: torch.cat([v, times[k]]) for k, v in t.items()},
             both_labels,
         )
         guided = {}
         for k, v in both.items():
-            conditional, unconditional = v.chunk(2)
+            with_label, without = v.chunk(2)
             weight = scale.reshape(-1, *(1,) * (v.ndim - 1)) if per_sample else scale  # type: ignore[union-attr]
-            guided[k] = unconditional + weight * (conditional - unconditional)
+            guided[k] = without + weight * (with_label - without)
         return guided
 
     return velocity
 
 
-def unheld(x: Latents, t: Times, noise: Latents) -> tuple[Latents, Times]:
-    """A window in which frames that are held (t = 1) in the streams of ``noise`` are as noisy as those of the other.
+def renoise(x: Latents, t: Times, noise: Latents) -> tuple[Latents, Times]:
+    """Re-noise the conditioning stream of a window to the noise level of the generated one.
 
-    So a model that was trained jointly sees it where nothing is given: the ``weaker`` pass, to guide by what is given.
-    Frames that are held in all streams, history, stay.
+    These are the inputs of the unconditional pass that guides by the conditioning: a model that was trained jointly
+    sees such a window where there is no conditioning. Frames that are clean (t = 1) in all streams, history, stay.
 
     Args:
         x, t: of one window, (B, T, ...) and (B, T) per stream.
-        noise: stored once for the whole sample, so that the window is noised alike at every step.
+        noise: of the conditioning streams; stored once for the whole sample, so that it is the same at every step.
     """
     free = torch.stack(list(t.values())).amin(0)
-    less, earlier = dict(x), dict(t)
+    noisy, times = dict(x), dict(t)
     for k, fresh in noise.items():
-        earlier[k] = torch.where(t[k] == 1, free, t[k])
-        less[k] = torch.where(per_frame(t[k] == 1, x[k]), mix(x[k], fresh, earlier[k]), x[k])
-    return less, earlier
+        times[k] = torch.where(t[k] == 1, free, t[k])
+        noisy[k] = torch.where(per_frame(t[k] == 1, x[k]), mix(x[k], fresh, times[k]), x[k])
+    return noisy, times
 
 
 def gradient(model: Model, label: Tensor | None, known: Latents, noise: Latents, scale: float) -> Velocity:

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from flowreel.flow.guidance import Weaker
+from flowreel.flow.guidance import Unconditional
 from flowreel.flow.roles import EDGE
 from flowreel.flow.types import Latents, Model, Times, mix, per_frame
 
@@ -26,7 +26,7 @@ def losses(
     label: Tensor | dict[str, Tensor] | None = None,
     weight: Literal["none", "logit_normal"] = "none",
     guidance: Tensor | None = None,
-    weaker: Weaker | None = None,
+    unconditional: Unconditional | None = None,
     counted: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Per stream, the mean over B*T frames of w(t) times the frame's mean squared velocity error.
@@ -42,7 +42,7 @@ def losses(
         data, noise: (B, T, ...) per stream.
         t: (B, T) per stream; clamped to [1e-6, 1 - 1e-6] where it is not exactly 1.
         guidance: (B,) of 1 or more; 1 for samples whose class was dropped: from their velocity the others are led away.
-        weaker: what the null class is given; by default the same x and t.
+        unconditional: what the null class is given; by default the same x and t.
         counted: (B, T) per stream, False for frames that count 0 like held ones; by default none.
 
     Returns:
@@ -61,7 +61,7 @@ def losses(
     target = {k: data[k] - noise[k] for k in data}
     if guidance is not None:
         with torch.no_grad():  # after the other pass: autocast would keep weights that were cast without a gradient
-            null = model(*(weaker(x, times) if weaker else (x, times)), None)
+            null = model(*(unconditional(x, times) if unconditional else (x, times)), None)
             lead = (1 - 1 / guidance).unsqueeze(1)
             target = {k: v + per_frame(lead, v) * (predicted[k].detach() - null[k]) for k, v in target.items()}
     result = {}

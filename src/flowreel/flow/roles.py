@@ -52,7 +52,7 @@ def draw_times(
     whole = role in WHOLE
     ahead = lookaheads if whole else (0, *lookaheads) if role == "joint" else ()
     lookahead = _choose(generator, ahead) if lookaheads and ahead else 0
-    schedule = ramp if _uniform(generator) < warmup else roll
+    schedule = ramp if uniform(generator) < warmup else roll
 
     def times() -> Tensor:
         u = torch.rand(1, generator=generator)
@@ -75,7 +75,7 @@ def _draw_role(generator: torch.Generator, shares: Mapping[str, float], streams:
         raise ValueError(
             f"shares {dict(shares)} for {list(streams)}: give at least one of {', '.join(possible)} a share above 0"
         )
-    mark = _uniform(generator) * sum(weights)
+    mark = uniform(generator) * sum(weights)
     for role, share in zip(possible, weights, strict=True):
         mark -= share
         if mark < 0:
@@ -83,7 +83,7 @@ def _draw_role(generator: torch.Generator, shares: Mapping[str, float], streams:
     return [role for role, share in zip(possible, weights, strict=True) if share][-1]
 
 
-def _uniform(generator: torch.Generator) -> float:
+def uniform(generator: torch.Generator) -> float:
     return float(torch.rand(1, generator=generator))
 
 

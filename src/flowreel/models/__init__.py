@@ -5,10 +5,10 @@ from __future__ import annotations
 from flowreel.config import LatentShape, ModelConfig
 from flowreel.models.flav import FLAV
 from flowreel.models.flowfield import FlowField
+from flowreel.models.modulation_cache import CachedModulation
 from flowreel.models.network import Network
-from flowreel.models.plan_cache import Remembered
 
-__all__ = ["FLAV", "FlowField", "Network", "Remembered", "build"]
+__all__ = ["FLAV", "FlowField", "Network", "CachedModulation", "build"]
 
 
 def build(config: ModelConfig, shape: LatentShape, num_classes: int, window: int) -> Network:

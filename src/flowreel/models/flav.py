@@ -51,14 +51,14 @@ class StreamBlock(nn.Module):
         self.modulation = nn.Linear(config.dim, 3 * len(axes) * config.dim)
         self.mlp = MLP(config.dim, round(config.dim * config.mlp_ratio))
 
-    def plan(self, active: Tensor) -> list[Modulation]:
+    def compute_modulation(self, active: Tensor) -> list[Modulation]:
         """(B, T, D) -> one modulation per attention."""
         parts = chunk(self.modulation(active), 3 * len(self.axes))
         return [Modulation(*parts[i : i + 3]) for i in range(0, len(parts), 3)]
 
-    def attend(self, x: Tensor, plan: list[Modulation], rope: Rope) -> Tensor:
+    def attend(self, x: Tensor, modulations: list[Modulation], rope: Rope) -> Tensor:
         """x (B, T, N, D)."""
-        for axis, attention, m in zip(self.axes, self.attention, plan, strict=True):
+        for axis, attention, m in zip(self.axes, self.attention, modulations, strict=True):
             h = modulate(self.norm(x), m)
             if axis == "space":
                 h = attention(h)
@@ -81,22 +81,24 @@ class Block(nn.Module):
         self.streams = nn.ModuleDict({k: StreamBlock(config, AXES[k]) for k in streams})
         self.fusion = fusion.build(config.fusion, config.dim, streams, config.heads, config.qk_norm, config.fusion_norm)
 
-    def plan(self, c: dict[str, Tensor], active: dict[str, Tensor]) -> BlockPlan:
-        return BlockPlan({k: s.plan(active[k]) for k, s in self.streams.items()}, self.fusion.plan(c))
+    def compute_modulation(self, c: dict[str, Tensor], active: dict[str, Tensor]) -> BlockModulation:
+        return BlockModulation(
+            {k: s.compute_modulation(active[k]) for k, s in self.streams.items()}, self.fusion.compute_modulation(c)
+        )
 
-    def forward(self, x: dict[str, Tensor], plan: BlockPlan, ropes: dict[str, Rope]) -> dict[str, Tensor]:
-        x = {k: s.attend(x[k], plan.attention[k], ropes[k]) for k, s in self.streams.items()}
-        x, modulations = self.fusion(x, plan.fusion)
-        return {k: s.feed(x[k], modulations[k]) for k, s in self.streams.items()}
+    def forward(self, x: dict[str, Tensor], modulations: BlockModulation, ropes: dict[str, Rope]) -> dict[str, Tensor]:
+        x = {k: s.attend(x[k], modulations.attention[k], ropes[k]) for k, s in self.streams.items()}
+        x, of_mlp = self.fusion(x, modulations.fusion)
+        return {k: s.feed(x[k], of_mlp[k]) for k, s in self.streams.items()}
 
 
-class BlockPlan(NamedTuple):
+class BlockModulation(NamedTuple):
     attention: dict[str, list[Modulation]]
     fusion: Any
 
 
-class Plan(NamedTuple):
-    blocks: list[BlockPlan]
+class FLAVModulation(NamedTuple):
+    blocks: list[BlockModulation]
     final: dict[str, Modulation]
 
 
@@ -133,7 +135,7 @@ class FLAV(Network):
         for final in self.final.values():
             init_zero(final.modulation, final.linear)
 
-    def plan(self, t: Times, label: Label = None) -> Plan:
+    def compute_modulation(self, t: Times, label: Label = None) -> FLAVModulation:
         c = {k: self.time_embed[k](t[k]) for k in self.streams}
         if self.num_classes:
             labels = self._labels(label, t)
@@ -143,14 +145,14 @@ class FLAV(Network):
         for k in self.streams:
             shift, scale = chunk(self.final[k].modulation(active[k]), 2)
             final[k] = Modulation(shift, scale, scale)
-        return Plan([block.plan(c, active) for block in self.blocks], final)
+        return FLAVModulation([block.compute_modulation(c, active) for block in self.blocks], final)
 
-    def run(self, x: Latents, plan: Plan) -> Latents:
+    def run(self, x: Latents, modulations: FLAVModulation) -> Latents:
         h = self._embed(x)
         ropes = self._ropes(h)
-        for block, block_plan in zip(self.blocks, plan.blocks, strict=True):
-            h = self._run_block(block, h, block_plan, ropes)
-        out = {k: self.final[k](h[k], plan.final[k]) for k in self.streams}
+        for block, block_modulation in zip(self.blocks, modulations.blocks, strict=True):
+            h = self._run_block(block, h, block_modulation, ropes)
+        out = {k: self.final[k](h[k], modulations.final[k]) for k in self.streams}
         velocity = {"video": unpatchify(out["video"], self._grid(x["video"]), self.config.patch)}
         if "audio" in out:
             velocity["audio"] = out["audio"].transpose(2, 3).unsqueeze(2)  # (B, T, F, M) -> (B, T, 1, M, F)

@@ -47,21 +47,21 @@ class SpaceTimeBlock(nn.Module):
         self.modulation = nn.Linear(config.dim, 3 * len(branches) * config.dim)
         self.drop_path = DropPath(drop_path)
 
-    def plan(self, active: Tensor) -> list[Modulation]:
+    def compute_modulation(self, active: Tensor) -> list[Modulation]:
         parts = chunk(self.modulation(active), 3 * len(self.branches))
         triples = [parts[i : i + 3] for i in range(0, len(parts), 3)]
         return [Modulation(shift, scale, gate) for scale, gate, shift in triples]
 
-    def forward(self, x: Tensor, plan: list[Modulation], rope: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(self, x: Tensor, modulations: list[Modulation], rope: tuple[Tensor, Tensor] | None) -> Tensor:
         """x (B, T, N, D)."""
-        for (name, branch), m in zip(self.branches.items(), plan, strict=True):
+        for (name, branch), m in zip(self.branches.items(), modulations, strict=True):
             h = modulate(self.norms[name](x), m)
             h = branch(h.transpose(1, 2), rope).transpose(1, 2) if name == "time" else branch(h)
             x = x + self.drop_path(m.gate * h)
         return x
 
 
-class Plan(NamedTuple):
+class FlowFieldModulation(NamedTuple):
     blocks: list[list[Modulation]]
     final: Modulation
 
@@ -98,15 +98,17 @@ class FlowField(Network):
         nn.init.xavier_uniform_(self.video_embed.proj.weight.view(self.config.dim, -1))
         init_zero(*(block.modulation for block in self.blocks), self.final.modulation, self.final.linear)
 
-    def plan(self, t: Times, label: Label = None) -> Plan:
+    def compute_modulation(self, t: Times, label: Label = None) -> FlowFieldModulation:
         c = self.time_embed(t["video"])
         if self.num_classes:
             c = c + self.class_embed(self._labels(label, t)["video"])
         active = F.silu(c)
         scale, shift = chunk(self.final.modulation(active), 2)
-        return Plan([block.plan(active) for block in self.blocks], Modulation(shift, scale, scale))
+        return FlowFieldModulation(
+            [block.compute_modulation(active) for block in self.blocks], Modulation(shift, scale, scale)
+        )
 
-    def run(self, x: Latents, plan: Plan) -> Latents:
+    def run(self, x: Latents, modulations: FlowFieldModulation) -> Latents:
         video = x["video"]
         grid = (video.shape[-2] // self.config.patch, video.shape[-1] // self.config.patch)
         space = self.space if self.config.positions == "learned" else patch_places(self.config.dim, *grid, video.device)
@@ -117,6 +119,6 @@ class FlowField(Network):
         else:
             frames = torch.arange(video.shape[1], device=video.device)
             h = h + sinusoid(frames.float(), self.config.dim)[:, None].to(video)
-        for block, block_plan in zip(self.blocks, plan.blocks, strict=True):
-            h = self._run_block(block, h, block_plan, rope)
-        return {"video": unpatchify(self.final(h, plan.final), grid, self.config.patch)}
+        for block, block_modulation in zip(self.blocks, modulations.blocks, strict=True):
+            h = self._run_block(block, h, block_modulation, rope)
+        return {"video": unpatchify(self.final(h, modulations.final), grid, self.config.patch)}

@@ -1,7 +1,7 @@
 """Cross-modal fusion: the only code that sees both streams. Three ways with one signature (the paper's figure 3).
 
-``fusion.plan(c)`` is what the conditions alone decide; ``fusion(x, plan)`` gives the streams and the modulation of
-each stream's MLP. x is ``{stream: (B, T, N, D)}``, c is ``{stream: (B, T, D)}``.
+``fusion.compute_modulation(c)`` depends on the conditions alone; ``fusion(x, modulations)`` gives the streams and the
+modulation of each stream's MLP. x is ``{stream: (B, T, N, D)}``, c is ``{stream: (B, T, D)}``.
 
 - ``mean`` (a): a stream's modulation comes from the per-frame mean of the *other* stream's tokens;
 - ``joint`` (b): joint self-attention over both streams' tokens of a frame, modulation from time and class;
@@ -37,7 +37,7 @@ class MeanFusion(nn.Module):
     def init_weights(self) -> None:
         init_zero(*self.modulation.values())
 
-    def plan(self, c: dict[str, Tensor]) -> dict[str, Tensor]:
+    def compute_modulation(self, c: dict[str, Tensor]) -> dict[str, Tensor]:
         return c
 
     def forward(self, x: dict[str, Tensor], c: dict[str, Tensor]) -> Fused:
@@ -65,15 +65,15 @@ class JointFusion(nn.Module):
     def init_weights(self) -> None:
         init_zero(*self.modulation.values())
 
-    def plan(self, c: dict[str, Tensor]) -> dict[str, tuple[Modulation, Modulation]]:
+    def compute_modulation(self, c: dict[str, Tensor]) -> dict[str, tuple[Modulation, Modulation]]:
         parts = {k: chunk(self.modulation[k](F.silu(c[k])), 6) for k in c}
         return {k: (Modulation(*p[:3]), Modulation(*p[3:])) for k, p in parts.items()}
 
-    def forward(self, x: dict[str, Tensor], plan: dict[str, tuple[Modulation, Modulation]]) -> Fused:
-        tokens = torch.cat([modulate(self.norm(x[k]), plan[k][0]) for k in x], dim=2)
+    def forward(self, x: dict[str, Tensor], modulations: dict[str, tuple[Modulation, Modulation]]) -> Fused:
+        tokens = torch.cat([modulate(self.norm(x[k]), modulations[k][0]) for k in x], dim=2)
         attended = self.attention(tokens).split([v.shape[2] for v in x.values()], dim=2)
-        mixed = {k: torch.addcmul(x[k], plan[k][0].gate, y) for k, y in zip(x, attended, strict=True)}
-        return mixed, {k: plan[k][1] for k in x}
+        mixed = {k: torch.addcmul(x[k], modulations[k][0].gate, y) for k, y in zip(x, attended, strict=True)}
+        return mixed, {k: modulations[k][1] for k in x}
 
 
 def build(kind: str, dim: int, streams: tuple[str, ...], heads: int, qk_norm: bool, normed: bool = False) -> Any:

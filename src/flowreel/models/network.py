@@ -1,7 +1,7 @@
-"""What both networks share: shapes, classes, and the split of a forward pass into a plan and its use.
+"""The base of both networks: shapes, classes, and a forward pass in two parts.
 
-The *plan* is everything that depends on times and labels but not on the latents: the modulation of every layer.
-A stream that rolls walks the same few times turn after turn, so :class:`Remembered` keeps their plans.
+The first part computes the modulation of every layer, which depends on times and labels but not on the latents. A
+rolling stream repeats the same few times turn after turn, so :class:`CachedModulation` keeps their modulation.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class Network(nn.Module):
         self.gradient_checkpointing = False
 
     @abstractmethod
-    def plan(self, t: Times, label: Label = None) -> Any:
-        """Everything that times and labels decide."""
+    def compute_modulation(self, t: Times, label: Label = None) -> Any:
+        """The modulation of every layer, from times and labels."""
 
     @abstractmethod
-    def run(self, x: Latents, plan: Any) -> Latents:
-        """Velocities of ``x`` under a plan."""
+    def run(self, x: Latents, modulations: Any) -> Latents:
+        """Velocities of ``x`` with this modulation of every layer."""
 
     def forward(self, x: Latents, t: Times, label: Label = None) -> Latents:
         """Velocities of all streams.
@@ -65,7 +65,7 @@ class Network(nn.Module):
             InputError: the window, frame rate or size is one that learned positions do not have.
         """
         self._check(x)
-        return self.run(x, self.plan(t, label))
+        return self.run(x, self.compute_modulation(t, label))
 
     def drop_label(self, label: Tensor, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Replace labels by the null class with probability ``class_dropout``, drawn per sample and per stream.

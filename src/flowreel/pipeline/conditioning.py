@@ -1,9 +1,9 @@
-"""What a person gives to a generation (a sound, a picture, a clip to go on from), as known latents on a timeline.
+"""Conditioning: audio, video or a prefix clip, encoded as known latents on a timeline.
 
-Frame 0 of the timeline is the oldest frame of the window that sampling starts with: with a prefix of P frames these are
-frames 0 .. P and what is generated begins at P; a given sound or picture begins where generation begins.
+Frame 0 of the timeline is the oldest frame of the first window. With a prefix of P frames these are frames 0 .. P, and
+generation begins at P; audio or video conditioning begins where generation begins.
 
-Shape legend: B batch, T frames, S audio samples.
+Shape legend: B samples, or 1 that all samples share; T frames, S audio samples.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,101 +27,82 @@ Media = Clip | str | Path
 """A clip, or the path of a file."""
 
 
-@dataclass(frozen=True)
-class Given:
-    """Known latents of one sample ``{stream: (T, ...)}`` in model space, and the media they came from.
+class KnownMedia(NamedTuple):
+    """The media that a sample's known latents came from.
 
-    ``prefix``: how many frames at the beginning are history, ``last`` the last of them as it was, with its sound.
-    ``frames`` (T, H, W, 3) and ``audio`` (S,) belong to the generated part and replace what decoding would give: the
-    output keeps the sound or picture that was given.
+    ``frames`` (T, H, W, 3) and ``audio`` (S,) of the generated part replace what decoding would give. ``last`` is the
+    last frame of the prefix with its audio.
     """
 
-    latents: Latents = field(default_factory=dict)
-    prefix: int = 0
     frames: np.ndarray | None = None
     audio: np.ndarray | None = None
     last: Clip | None = None
 
-    @property
-    def streams(self) -> tuple[str, ...]:
-        """The streams that are given beyond the prefix."""
-        return tuple(k for k, v in self.latents.items() if len(v) > self.prefix)
-
-    @property
-    def length(self) -> int | None:
-        """Frames that can be generated before what is given ends; None where nothing is."""
-        lengths = [len(self.latents[k]) - self.prefix for k in self.streams]
-        return min(lengths) if lengths else None
-
-    def window(self, start: int, frames: int) -> tuple[Latents, dict[str, Tensor]]:
-        """Frames ``start .. start + frames`` of the timeline, (1, frames, ...), and masks (1, frames) of what is known.
-
-        Beyond the end of what was given its last frame is repeated, and the mask is False.
-        """
-        latents, masks = {}, {}
-        for k, v in self.latents.items():
-            places = torch.arange(start, start + frames, device=v.device)
-            latents[k] = v[places.clamp(max=len(v) - 1)][None]
-            masks[k] = (places < len(v))[None]
-        return latents, masks
-
-    def last_frame(self, sample: int = 0) -> Clip | None:  # noqa: ARG002
-        """Of the history that a sample goes on from, if it is known."""
-        return self.last
-
-    def fits(self, batch: int) -> bool:  # noqa: ARG002
-        """Whether it can be given to ``batch`` samples in step."""
-        return True
-
-    def put_back(self, clip: Clip, start: int, sample: int = 0) -> Clip:  # noqa: ARG002
-        """``clip`` of a sample, which begins at generated frame ``start``, with the given picture or sound in place of
-        its own."""
+    def replace_in(self, clip: Clip, start: int) -> Clip:
+        """``clip``, which begins at generated frame ``start``, with these frames or this audio in place of its own."""
         frames, audio, end = clip.frames, clip.audio, start + len(clip.frames)
         if self.frames is not None:
-            mine = self.frames[start:end]
-            frames = np.concatenate([mine, frames[len(mine) :]])
+            known = self.frames[start:end]
+            frames = np.concatenate([known, frames[len(known) :]])
         if self.audio is not None and audio is not None:
             first = samples_for(start, clip.fps, clip.sample_rate)
-            mine = self.audio[first : first + len(audio)]
-            audio = np.concatenate([mine, audio[len(mine) :]])
+            known = self.audio[first : first + len(audio)]
+            audio = np.concatenate([known, audio[len(known) :]])
         return replace(clip, frames=frames, audio=audio)
 
 
 @dataclass(frozen=True)
-class Each(Given):
-    """What is given to each of B samples that are made in step: their windows are (B, frames, ...)."""
+class Conditioning:
+    """Known latents ``{stream: (B, T, ...)}`` in model space, of which the first ``prefix`` frames are history.
 
-    parts: tuple[Given, ...] = ()
+    ``media`` has one item per sample. With B = 1 all samples share it.
+    """
+
+    latents: Latents = field(default_factory=dict)
+    prefix: int = 0
+    media: tuple[KnownMedia, ...] = (KnownMedia(),)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams that are known beyond the prefix."""
+        return tuple(k for k, v in self.latents.items() if v.shape[1] > self.prefix)
+
+    @property
+    def length(self) -> int | None:
+        """Frames that can be generated before the conditioning ends; None where there is none."""
+        lengths = [self.latents[k].shape[1] - self.prefix for k in self.streams]
+        return min(lengths) if lengths else None
 
     def window(self, start: int, frames: int) -> tuple[Latents, dict[str, Tensor]]:
-        windows = [part.window(start, frames) for part in self.parts]
-        latents = {k: torch.cat([known[k] for known, _ in windows]) for k in self.latents}
-        masks = {k: torch.cat([mask[k] for _, mask in windows]) for k in self.latents}
+        """Frames ``start .. start + frames`` of the timeline, (B, frames, ...), and masks (B, frames) of what is known.
+
+        Beyond its end the last known frame is repeated, and the mask is False.
+        """
+        latents, masks = {}, {}
+        for k, v in self.latents.items():
+            places = torch.arange(start, start + frames, device=v.device)
+            latents[k] = v[:, places.clamp(max=v.shape[1] - 1)]
+            masks[k] = (places < v.shape[1]).expand(len(v), -1)
         return latents, masks
 
-    def last_frame(self, sample: int = 0) -> Clip | None:
-        return self.parts[sample].last_frame()
-
-    def fits(self, batch: int) -> bool:
-        return batch == len(self.parts)
-
-    def put_back(self, clip: Clip, start: int, sample: int = 0) -> Clip:
-        return self.parts[sample].put_back(clip, start)
+    def media_of(self, sample: int) -> KnownMedia:
+        return self.media[sample if len(self.media) > 1 else 0]
 
 
-def each(givens: Sequence[Given]) -> Given:
-    """What is given to samples that are made in step, one for each of them.
+def stack(samples: Sequence[Conditioning]) -> Conditioning:
+    """The conditioning of samples that are made in step, from one for each of them.
 
     Raises:
-        InputError: there is none, they don't last equally long, or not the same is given to all.
+        InputError: there is none, or they differ in kind or length.
     """
-    lengths = [({k: len(v) for k, v in given.latents.items()}, given.prefix) for given in givens]
-    if not lengths or any(length != lengths[0] for length in lengths):
-        raise InputError(f"what is given to samples in step must be of the same kind and length, not {lengths}")
-    return Each(givens[0].latents, givens[0].prefix, parts=tuple(givens))
+    shapes = [({k: v.shape[1] for k, v in sample.latents.items()}, sample.prefix) for sample in samples]
+    if not shapes or any(shape != shapes[0] for shape in shapes):
+        raise InputError(f"the conditioning of samples in step must be of the same kind and length, not {shapes}")
+    latents = {k: torch.cat([sample.latents[k] for sample in samples]) for k in samples[0].latents}
+    return Conditioning(latents, samples[0].prefix, tuple(media for sample in samples for media in sample.media))
 
 
-def give(
+def encode_conditioning(
     codec: Codec,
     config: PipelineConfig,
     *,
@@ -129,26 +111,26 @@ def give(
     video: Media | None = None,
     prefix: Media | None = None,
     seconds: float | None = None,
-) -> Given:
-    """Read and encode what was given.
+) -> Conditioning:
+    """Read and encode the conditioning of one sample.
 
     Args:
         codec: of the pipeline that ``config`` is of.
-        seconds: how much of a given sound or picture is wanted; None for all.
+        seconds: how much of the audio or video is wanted; None for all.
         context: frames of history that the model takes; 0 if it was not trained with any.
 
     Raises:
-        InputError: the model has no such stream, everything is given, the prefix is too short or can't be used.
+        InputError: the model has no such stream, both streams are known, the prefix is too short or can't be used.
     """
     for name, media in (("audio", audio), ("video", video), ("prefix", prefix)):
         if media is not None and not isinstance(media, Clip | str | Path):
             raise InputError(f"{name} must be a Clip or the path of a file, not {type(media).__name__}")
     if audio is not None and "audio" not in config.shape.streams:
-        raise InputError("a sound was given, but this model makes no sound: leave audio out")
+        raise InputError("audio was given, but this model makes no audio: leave it out")
     if audio is not None and video is not None:
-        raise InputError("both a sound and a picture were given, so nothing is left to generate: give one of them")
+        raise InputError("both audio and video were given, so nothing is left to generate: give one of them")
     if prefix is not None and not context:
-        raise InputError("a clip to go on from was given, but this model was trained without context: it can't use one")
+        raise InputError("a prefix was given, but this model was trained without context: it can't continue a clip")
     known: dict[str, list[Tensor]] = {}
     frames = sound = last = None
     if prefix is not None:
@@ -156,21 +138,21 @@ def give(
         for k, v in history.items():
             known.setdefault(k, []).append(v)
     if audio is not None:
-        sound = _sound(codec, audio, seconds)
+        sound = _audio(codec, audio, seconds)
         known.setdefault("audio", []).append(codec.to_model({"audio": codec.encode_audio(sound)})["audio"])
     if video is not None:
-        frames = _read(codec, config.picture, video, seconds=seconds, sound=False).frames
+        frames = _read(codec, config.frame_size, video, seconds=seconds, sound=False).frames
         known.setdefault("video", []).append(codec.to_model({"video": codec.encode_video(frames)})["video"])
-    latents = {k: torch.cat(v) for k, v in known.items()}
-    return Given(latents, context if prefix is not None else 0, frames, sound, last)
+    latents = {k: torch.cat(v)[None] for k, v in known.items()}
+    return Conditioning(latents, context if prefix is not None else 0, (KnownMedia(frames, sound, last),))
 
 
-def _sound(codec: Codec, media: Media, seconds: float | None) -> np.ndarray:
-    """The sound of a clip or file, (S,) float32, cut to whole video frames."""
+def _audio(codec: Codec, media: Media, seconds: float | None) -> np.ndarray:
+    """The audio of a clip or file, (S,) float32, cut to whole video frames."""
     timing = codec.timing
     if isinstance(media, Clip):
         if media.audio is None or media.sample_rate != timing.sample_rate:
-            what = "no sound" if media.audio is None else f"sound at {media.sample_rate} Hz"
+            what = "no audio" if media.audio is None else f"audio at {media.sample_rate} Hz"
             raise InputError(f"the clip given as audio has {what}; this model needs {timing.sample_rate} Hz")
         sound = media.audio
     else:
@@ -180,7 +162,7 @@ def _sound(codec: Codec, media: Media, seconds: float | None) -> np.ndarray:
     whole = len(sound) // timing.samples(1)
     whole = whole if seconds is None else min(whole, timing.frames(seconds))
     if whole == 0:
-        raise InputError(f"the given sound lasts {len(sound) / timing.sample_rate:.3f} s, less than one video frame")
+        raise InputError(f"the audio lasts {len(sound) / timing.sample_rate:.3f} s, less than one video frame")
     return sound[: timing.samples(whole)]
 
 
@@ -209,7 +191,7 @@ def _read(
     height, width = media.frames.shape[1:3]
     if (height, width) != size or abs(media.fps - timing.fps) > 1e-6:
         raise InputError(
-            f"the given clip is {height} x {width} at {media.fps:g} frames a second, this model makes "
+            f"the clip is {height} x {width} at {media.fps:g} frames a second, this model makes "
             f"{size[0]} x {size[1]} at {timing.fps:g}: read it with Clip.read(path, fps={timing.fps:g}, size={size})"
         )
     return media
@@ -225,15 +207,15 @@ def _history(codec: Codec, config: PipelineConfig, media: Media, context: int) -
         from flowreel.media import probe
 
         start = max(0.0, probe(media).seconds - timing.seconds(context + 8))
-    clip = _read(codec, config.picture, media, start)
+    clip = _read(codec, config.frame_size, media, start)
     if len(clip.frames) < context:
         raise InputError(
-            f"the clip to go on from has {len(clip.frames)} frames at {timing.fps:g} a second, but this model needs "
+            f"the prefix has {len(clip.frames)} frames at {timing.fps:g} a second, but this model needs "
             f"{context} frames of history ({timing.seconds(context):.2f} s)"
         )
     streams = config.shape.streams
     if "audio" in streams and clip.audio is None:
-        raise InputError("the clip to go on from has no sound, but this model goes on from picture and sound together")
+        raise InputError("the prefix has no audio, but this model continues video and audio together")
     stored = codec.encode(clip)
     first, end = (timing.samples(len(clip.frames) - n) for n in (1, 0))
     sound = None if clip.audio is None else clip.audio[first:end].copy()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from flowreel.config import GenerateConfig
 from flowreel.errors import InputError
 from flowreel.media import Clip
-from flowreel.pipeline.conditioning import Given
+from flowreel.pipeline.conditioning import Conditioning
 from flowreel.pipeline.loading import load
 from flowreel.pipeline.outputs import (
     STREAMED,
@@ -82,12 +82,12 @@ def _make(
 ) -> int:
     """Make the files of ``outputs``; how many could be made."""
     made = 0
-    read: tuple[dict[str, Path], Given] | None = None
+    read: tuple[dict[str, Path], Conditioning] | None = None
     for batch in _batches(outputs, config.batch):
         job = batch[0].job
         if read is None or read[0] != job.given:
             try:
-                read = job.given, pipeline.given(**job.given, context=config.context, seconds=config.seconds)
+                read = job.given, pipeline.condition(**job.given, context=config.context, seconds=config.seconds)
             except InputError as error:
                 if not job.from_folder:
                     raise
@@ -96,7 +96,7 @@ def _make(
         labels, seeds = [output.label for output in batch], [output.seed for output in batch]
         watched = _Watch(progress, batch, made, len(outputs))
         chunks = pipeline.clips(
-            labels, seeds, seconds=config.seconds, given=read[1], watch=watched.share, **vars(config.sampling)
+            labels, seeds, seconds=config.seconds, conditioning=read[1], watch=watched.share, **vars(config.sampling)
         )
         if folder is not None and not made:
             folder.note()

@@ -22,10 +22,10 @@ from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed, seeded
 from flowreel.media import Clip
 from flowreel.models import Network
-from flowreel.pipeline.conditioning import Given, Media, give
+from flowreel.pipeline.conditioning import Conditioning, Media, encode_conditioning
 from flowreel.pipeline.published import plain
 from flowreel.pipeline.resolve import class_index, makes_clips, resolve, sampling_config
-from flowreel.pipeline.stream import Generation
+from flowreel.pipeline.stream import GenerationStream
 from flowreel.utils.files import replacing_files, write_json
 from flowreel.utils.locking import held
 from flowreel.utils.reporting import Progress
@@ -39,7 +39,7 @@ _LABELS = 0x1ABE1
 class Stream(Iterator[Clip]):
     """An endless stream of chunks of one sample, which can be steered while it rolls. Made by ``Pipeline.stream``."""
 
-    def __init__(self, generation: Generation) -> None:
+    def __init__(self, generation: GenerationStream) -> None:
         self._generation = generation
 
     def __next__(self) -> Clip:
@@ -111,13 +111,13 @@ class Pipeline:
             InputError: something that can't be done with this model.
         """
         pipeline = self if fps is None else self.at(fps)
-        given = pipeline.given(audio, video, prefix, settings.get("context"), seconds)
+        conditioning = pipeline.condition(audio, video, prefix, settings.get("context"), seconds)
         with Progress("generating", lines=False) as progress:
             chunks = pipeline.clips(
                 [label],
                 [sample_seed(seed, 0)],
                 seconds=seconds,
-                given=given,
+                conditioning=conditioning,
                 watch=lambda share: progress.update(share, ""),
                 **settings,
             )
@@ -145,8 +145,8 @@ class Pipeline:
         pipeline = self if fps is None else self.at(fps)
         if makes_clips(pipeline.config) and settings.get("block") is None:
             raise InputError("this model makes clips of a fixed length and can't roll: use generate()")
-        given = pipeline.given(audio, video, prefix, settings.get("context"))
-        return Stream(pipeline._generation([label], [sample_seed(seed, 0)], sampling_config(settings), given))
+        conditioning = pipeline.condition(audio, video, prefix, settings.get("context"))
+        return Stream(pipeline._generation([label], [sample_seed(seed, 0)], sampling_config(settings), conditioning))
 
     def clips(
         self,
@@ -154,7 +154,7 @@ class Pipeline:
         seeds: Sequence[int],
         *,
         seconds: float | None = None,
-        given: Given | None = None,
+        conditioning: Conditioning | None = None,
         watch: Callable[[float], None] | None = None,
         **settings: Any,
     ) -> Iterator[list[Clip]]:
@@ -165,12 +165,12 @@ class Pipeline:
         Args:
             labels: (B), each a name, an index, or None to draw one from the seed.
             seeds: (B).
-            given: see :meth:`given`; the same for all samples, or one for each (``conditioning.each``).
+            conditioning: see :meth:`condition`; shared by all samples, or one for each (``conditioning.stack``).
             watch: told the share of the work that is done, 0 to 1, after every solver step.
         """
-        given = given or Given()
-        frames = self._frames(seconds, given)
-        return self._generation(labels, seeds, sampling_config(settings), given, frames).until(frames, watch)
+        conditioning = conditioning or Conditioning()
+        frames = self._frames(seconds, conditioning)
+        return self._generation(labels, seeds, sampling_config(settings), conditioning, frames).until(frames, watch)
 
     def at(self, fps: float) -> Pipeline:
         """The same pipeline at another frame rate; shares the weights.
@@ -221,59 +221,25 @@ class Pipeline:
             api.upload_folder(repo_id=repo, folder_path=folder)
         return str(address)
 
-    def given(
+    def condition(
         self,
         audio: Media | None = None,
         video: Media | None = None,
         prefix: Media | None = None,
         context: int | None = None,
         seconds: float | None = None,
-    ) -> Given:
-        """What a person gives to a generation, read and encoded: see :func:`flowreel.pipeline.conditioning.give`."""
+    ) -> Conditioning:
+        """Read and encode conditioning: see :func:`flowreel.pipeline.conditioning.encode_conditioning`."""
         if context is None:
             context = max(self.config.trained.contexts, default=0)
-        return give(self.codec, self.config, context=context, audio=audio, video=video, prefix=prefix, seconds=seconds)
-
-    def _frames(self, seconds: float | None, given: Given) -> int:
-        timing, limit = self.config.timing, given.length
-        if seconds is not None:
-            if not isinstance(seconds, Real):
-                raise InputError(f"seconds must be a number, not {seconds!r}")
-            if seconds <= 0:
-                raise InputError(f"seconds must be above 0, not {seconds:g}")
-            frames = timing.frames(seconds)
-            if limit and limit < frames:
-                warnings.warn(
-                    f"{seconds:g} s were asked for, but what is given ends after {timing.seconds(limit):g} s",
-                    stacklevel=4,
-                )
-            return min(frames, limit or frames)
-        if limit:
-            return limit
-        return self.config.trained.window if makes_clips(self.config) else timing.frames(DEFAULT_SECONDS)
-
-    def _generation(
-        self,
-        labels: Sequence[str | int | None],
-        seeds: Sequence[int],
-        settings: SamplingConfig,
-        given: Given,
-        frames: int | None = None,
-    ) -> Generation:
-        if len(labels) != len(seeds) or not seeds:
-            raise InputError(
-                f"{len(labels)} labels and {len(seeds)} seeds were given: one of each per sample is needed"
-            )
-        if not given.fits(len(seeds)):
-            raise InputError(f"something is given to each sample, but not to each of {len(seeds)}: give as many seeds")
-        resolved = resolve(settings, self.config, given, frames)
-        self._flush_denormals()  # this may be another thread than the one that loaded the pipeline
-        names = [self.class_name(label, seed) for label, seed in zip(labels, seeds, strict=True)]
-        indices = torch.tensor(
-            [class_index(name, self.config) for name in names if name is not None], device=self.device
-        )
-        return Generation(
-            self.model.eval(), self.codec, self.config, resolved, given, indices if self.classes else None, seeds
+        return encode_conditioning(
+            self.codec,
+            self.config,
+            context=context,
+            audio=audio,
+            video=video,
+            prefix=prefix,
+            seconds=seconds,
         )
 
     def class_name(self, label: str | int | None, seed: int) -> str | None:
@@ -288,3 +254,47 @@ class Pipeline:
             return None
         (generator,) = seeded([sample_seed(seed, _LABELS)])
         return self.classes[int(torch.randint(len(self.classes), (1,), generator=generator))]
+
+    def _frames(self, seconds: float | None, conditioning: Conditioning) -> int:
+        timing, limit = self.config.timing, conditioning.length
+        if seconds is not None:
+            if not isinstance(seconds, Real):
+                raise InputError(f"seconds must be a number, not {seconds!r}")
+            if seconds <= 0:
+                raise InputError(f"seconds must be above 0, not {seconds:g}")
+            frames = timing.frames(seconds)
+            if limit and limit < frames:
+                warnings.warn(
+                    f"{seconds:g} s were asked for, but the conditioning ends after {timing.seconds(limit):g} s",
+                    stacklevel=4,
+                )
+            return min(frames, limit or frames)
+        if limit:
+            return limit
+        return self.config.trained.window if makes_clips(self.config) else timing.frames(DEFAULT_SECONDS)
+
+    def _generation(
+        self,
+        labels: Sequence[str | int | None],
+        seeds: Sequence[int],
+        settings: SamplingConfig,
+        conditioning: Conditioning,
+        frames: int | None = None,
+    ) -> GenerationStream:
+        if len(labels) != len(seeds) or not seeds:
+            raise InputError(
+                f"{len(labels)} labels and {len(seeds)} seeds were given: one of each per sample is needed"
+            )
+        if len(conditioning.media) not in (1, len(seeds)):
+            raise InputError(
+                f"there is conditioning for {len(conditioning.media)} samples, but {len(seeds)} seeds were given"
+            )
+        resolved = resolve(settings, self.config, conditioning, frames)
+        self._flush_denormals()  # this may be another thread than the one that loaded the pipeline
+        names = [self.class_name(label, seed) for label, seed in zip(labels, seeds, strict=True)]
+        indices = torch.tensor(
+            [class_index(name, self.config) for name in names if name is not None], device=self.device
+        )
+        return GenerationStream(
+            self.model.eval(), self.codec, self.config, resolved, conditioning, indices if self.classes else None, seeds
+        )

@@ -13,7 +13,7 @@ from flowreel.config.classnames import find_class
 from flowreel.errors import InputError
 from flowreel.flow.schedule import blocks
 from flowreel.flow.solver import euler, heun
-from flowreel.pipeline.conditioning import Given
+from flowreel.pipeline.conditioning import Conditioning
 from flowreel.utils.spelling import closest
 
 SOLVERS = {"euler": euler, "heun": heun}
@@ -41,7 +41,7 @@ def makes_clips(config: PipelineConfig) -> bool:
 
 
 def resolve(
-    settings: SamplingConfig, config: PipelineConfig, given: Given, frames: int | None = None
+    settings: SamplingConfig, config: PipelineConfig, conditioning: Conditioning, frames: int | None = None
 ) -> ResolvedSampling:
     """Fill in what was left open and check it against what the model was trained with.
 
@@ -61,11 +61,11 @@ def resolve(
         )
     window = _first(settings.window, whole, trained.window)
     block = _first(settings.block, window if clips else min(trained.blocks))
-    context = _first(settings.context, given.prefix)
-    if given.prefix and context != given.prefix:
-        raise InputError(f"context {context} was asked for, but the clip to go on from fills {given.prefix} frames")
-    method = _method(settings, config, given)
-    held = bool(given.streams) and method == "hold"
+    context = _first(settings.context, conditioning.prefix)
+    if conditioning.prefix and context != conditioning.prefix:
+        raise InputError(f"context {context} was asked for, but the prefix fills {conditioning.prefix} frames")
+    method = _method(settings, config, conditioning)
+    held = bool(conditioning.streams) and method == "hold"
     lookahead = _first(settings.lookahead, _usual_lookahead(window, block, context, config) if held else 0)
     try:
         blocks(window, block, context, lookahead)
@@ -73,15 +73,15 @@ def resolve(
         raise InputError(str(error)) from error
     usual = config.steps if clips else max(1, round(config.steps * block / min(trained.blocks)))
     steps = _first(settings.steps, usual)
-    warmup_steps = _first(settings.warmup_steps, 2 * steps if given.prefix else steps)
+    warmup_steps = _first(settings.warmup_steps, 2 * steps if conditioning.prefix else steps)
     guidance = _first(settings.guidance, config.guidance)
     check_guidance(guidance, config)
     _warn_untrained(window, block, context, config)
     if lookahead not in ((trained.lookaheads or (0,)) if held else (0,)):
-        seen = _list(trained.lookaheads) if held else "none where no whole sound or picture is held"
+        seen = _list(trained.lookaheads) if held else "none where no whole audio or video is held"
         warnings.warn(f"a lookahead of {lookahead} frames: the model was trained with {seen}", stacklevel=3)
-    if given.prefix and given.streams:
-        warnings.warn("history and a stream are given together: no role of training shows a model that", stacklevel=3)
+    if conditioning.prefix and conditioning.streams:
+        warnings.warn("a prefix beside audio or video: no role of training shows a model that", stacklevel=3)
     return ResolvedSampling(
         guidance=guidance,
         steps=steps,
@@ -98,7 +98,7 @@ def resolve(
 
 
 def _first(*options: Any) -> Any:
-    """The first that was given."""
+    """The first that was conditioning."""
     return next(option for option in options if option is not None)
 
 
@@ -125,16 +125,18 @@ def _list(values: Sequence[int]) -> str:
     return ", ".join(map(str, values)) or "none"
 
 
-def _method(settings: SamplingConfig, config: PipelineConfig, given: Given) -> Literal["hold", "gradient"]:
-    if not given.streams:
+def _method(
+    settings: SamplingConfig, config: PipelineConfig, conditioning: Conditioning
+) -> Literal["hold", "gradient"]:
+    if not conditioning.streams:
         return "hold"
-    role = f"{given.streams[0]}_clean"
+    role = f"{conditioning.streams[0]}_clean"
     seen = role in config.trained.roles
     if settings.method == "auto":
         return "hold" if seen else "gradient"
     if settings.method == "hold" and not seen:
         warnings.warn(
-            f"the given {given.streams[0]} is held clean, which the model has not seen in training", stacklevel=4
+            f"the {conditioning.streams[0]} is held clean, which the model has not seen in training", stacklevel=4
         )
     return settings.method
 

@@ -55,7 +55,7 @@ def app(
     config = studio.pipeline.config
     form = Form(
         config.timing.fps,
-        *config.picture,
+        *config.frame_size,
         config.codec.video.fit,
         config.timing.sample_rate if config.timing.has_audio else None,
         config.codec.audio.channel if config.codec.audio else "mean",
@@ -139,7 +139,7 @@ async def page(house: House, request: Request) -> Response:  # noqa: ARG001
 
 async def info(house: House, request: Request) -> Response:  # noqa: ARG001
     config, studio, limits = house.pipeline.config, house.studio, house.reader.limits
-    height, width = config.picture
+    height, width = config.frame_size
     return JSONResponse(
         {
             "version": __version__,

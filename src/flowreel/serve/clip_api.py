@@ -149,7 +149,7 @@ def _written(
         [wish.label],
         [sample_seed(wish.seed or 0, 0)],
         seconds=seconds,
-        given=pipeline.given(**given, seconds=seconds),
+        conditioning=pipeline.condition(**given, seconds=seconds),
         watch=next_step,
         **wish.settings,
     )

@@ -21,7 +21,7 @@ import torch
 from flowreel.config import PipelineConfig, ResolvedSampling
 from flowreel.errors import InputError
 from flowreel.media import Clip
-from flowreel.pipeline.conditioning import Given
+from flowreel.pipeline.conditioning import Conditioning
 from flowreel.pipeline.pipeline import Pipeline, Stream
 from flowreel.pipeline.resolve import resolve, sampling_config
 from flowreel.serve.mp4 import Fragmenter
@@ -64,7 +64,7 @@ class Wish:
         """What is left open filled in, but for what is given. :class:`InputError` where it can't be done."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # who asks for an untrained window is warned when it is generated
-            return resolve(sampling_config(self.settings), config, Given())
+            return resolve(sampling_config(self.settings), config, Conditioning())
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Roll:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         config = pipeline.config
-        timing, (height, width) = config.timing, config.picture
+        timing, (height, width) = config.timing, config.frame_size
         self.wish, self.ahead, self.clocked = replace(wish, given=None), ahead, clocked
         self._first, self._begun = wish, -1
         self.made = self.speed = 0.0

@@ -76,7 +76,7 @@ def _report(result: object) -> None:
 
 def _ready(house: House, seat: Seat) -> dict[str, Any]:
     config, wish = house.pipeline.config, seat.roll.wish
-    height, width = config.picture
+    height, width = config.frame_size
     return {
         "type": "ready",
         "mime": seat.roll.mime,

@@ -27,7 +27,7 @@ from flowreel.data.dataset import GlobalOrder, WindowDataset
 from flowreel.data.shards import INDEX
 from flowreel.errors import InputError
 from flowreel.flow import degradation, objective, roles
-from flowreel.flow.guidance import unheld
+from flowreel.flow.guidance import renoise
 from flowreel.flow.noise import SampleNoise, seeded
 from flowreel.flow.types import Latents, Times
 from flowreel.models.network import Label
@@ -181,14 +181,14 @@ class FlowTask:
         drawn = [draw(generator) for generator in generators]
         t = {stream: torch.stack([times[stream] for times in drawn]).to(device) for stream in self.shapes}
         if augment and settings.degrade:
-            data = self._worn(data, t, generators)
+            data = self._degraded(data, t, generators)
         label = batch["label"] if self.module.num_classes else None
         if label is not None and augment:
             label = self.module.drop_label(label, generators)
         guidance = self._guidance(label, t)
-        weaker = partial(unheld, noise=noise) if "joint" in self.roles else None
+        unconditional = partial(renoise, noise=noise) if "joint" in self.roles else None
         counted = {stream: times > 0 for stream, times in t.items()}  # sampling has no use for what the lookahead does
-        return objective.losses(module, data, noise, t, label, settings.weight, guidance, weaker, counted)
+        return objective.losses(module, data, noise, t, label, settings.weight, guidance, unconditional, counted)
 
     def _guidance(self, label: Label, t: Times) -> Tensor | None:
         """``objective.guidance`` or, with a clean stream, ``objective.conditioned_guidance`` for the samples (B,) of
@@ -203,12 +203,12 @@ class FlowTask:
             known &= (rows != self.module.num_classes).reshape(len(known), -1).all(1)
         return torch.where(known, torch.where(whole, given, scale), 1.0)
 
-    def _worn(self, data: Latents, t: Times, generators: list[torch.Generator]) -> Latents:
-        """The share ``objective.degrade`` of the samples with worn frames."""
+    def _degraded(self, data: Latents, t: Times, generators: list[torch.Generator]) -> Latents:
+        """The share ``objective.degrade`` of the samples with degraded frames."""
         samples = [{k: v[i] for k, v in data.items()} for i in range(len(generators))]
         for i, generator in enumerate(generators):
             if float(torch.rand(1, generator=generator)) < self.config.objective.degrade:
-                samples[i] = degradation.worn(samples[i], {k: v[i] for k, v in t.items()}, generator)
+                samples[i] = degradation.degrade(samples[i], {k: v[i] for k, v in t.items()}, generator)
         return {k: torch.stack([sample[k] for sample in samples]) for k in data}
 
     def validate(self, module: nn.Module) -> dict[str, float]:

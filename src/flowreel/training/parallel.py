@@ -76,7 +76,9 @@ def shard(module: nn.Module, processes: Processes) -> None:
     mesh = init_device_mesh(processes.device.type, (processes.world,))
     for block in blocks:
         fully_shard(block, mesh=mesh)
-        register_fsdp_forward_method(block, "plan")  # it is called before the block's forward pass, with its weights
+        register_fsdp_forward_method(
+            block, "compute_modulation"
+        )  # it is called before the block's forward pass, with its weights
     fully_shard(module, mesh=mesh)
 
 

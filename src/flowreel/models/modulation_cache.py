@@ -1,4 +1,4 @@
-"""A cache of what a network computes from times and labels alone."""
+"""A cache of the modulation that a network computes from times and labels alone."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from flowreel.flow.types import Latents, Times
 from flowreel.models.network import Label, Network
 
 
-class Remembered:
-    """A network that keeps the plans of the last ``entries`` distinct (times, label) pairs.
+class CachedModulation:
+    """A network that caches its modulation for the last ``entries`` distinct pairs of times and label.
 
     For sampling with fixed weights on the CPU, where reading the key costs nothing; on other devices every call is
     passed through. Same outputs, to the bit.
@@ -23,7 +23,7 @@ class Remembered:
         self.model = model
         self.num_classes = model.num_classes
         self.entries = entries
-        self._plans: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._cache: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 
     def __call__(self, x: Latents, t: Times, label: Label = None) -> Latents:
         labels = label if isinstance(label, dict) else {"": label}
@@ -32,9 +32,9 @@ class Remembered:
             return self.model(x, t, label)
         self.model._check(x)
         key = tuple((k, None if v is None else (*v.shape, v.numpy().tobytes())) for k, v in named)
-        if key not in self._plans:
-            self._plans[key] = self.model.plan(t, label)
-            if len(self._plans) > self.entries:
-                self._plans.popitem(last=False)
-        self._plans.move_to_end(key)
-        return self.model.run(x, self._plans[key])
+        if key not in self._cache:
+            self._cache[key] = self.model.compute_modulation(t, label)
+            if len(self._cache) > self.entries:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return self.model.run(x, self._cache[key])
