@@ -45,15 +45,15 @@ def _no_lines_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
 def plain_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """``loss.png`` holds the numbers as text: drawing them takes most of the time of a small run."""
 
-    from flowreel.training import logger as journal
+    from flowreel.training import logger
     from flowreel.utils import files
 
     def draw(curve: Path, folder: Path) -> None:
-        numbers = [journal.read_curve(folder / name) for name in (curve.name, journal.VALIDATION)]
+        numbers = [logger.read_curve(folder / name) for name in (curve.name, logger.VALIDATION)]
         with files.replacing_files(folder) as aside:
-            (aside / journal.PICTURE).write_text(repr(numbers))
+            (aside / logger.PLOT).write_text(repr(numbers))
 
-    monkeypatch.setattr(journal, "draw", draw)
+    monkeypatch.setattr(logger, "draw", draw)
 
 
 def close(got: torch.Tensor, want: torch.Tensor, relative: float = 1e-5) -> None:

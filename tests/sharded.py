@@ -19,14 +19,14 @@ class Watched(FlowTask):
 
     seen = False
 
-    def losses(self, module: nn.Module, batch: dict[str, Tensor], player: str = "") -> dict[str, Tensor]:
+    def losses(self, module: nn.Module, batch: dict[str, Tensor], network: str = "") -> dict[str, Tensor]:
         if not self.seen:
             self.seen = True
             kinds = [isinstance(weight, DTensor) for weight in self.module.parameters()]
             held = sum((w.to_local() if isinstance(w, DTensor) else w).numel() for w in self.module.parameters())
             whole = sum(weight.numel() for weight in self.module.parameters())
             print(f"sharded {all(kinds)} of {len(kinds)}, {held / whole:.2f} of the weights here", flush=True)  # noqa: T201
-        return super().losses(module, batch, player)
+        return super().losses(module, batch, network)
 
 
 def main(data: str, run: str, steps: str, sharding: str) -> None:

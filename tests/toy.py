@@ -20,7 +20,9 @@ class Toy:
     """``at`` maps a step to what happens when its batch is fetched. Without ``dropout`` nothing is left to the global
     generator, so that processes can be compared."""
 
-    players: tuple[str, ...] = ()
+    kind = "toy"
+    networks: tuple[str, ...] = ()
+    loss_names: tuple[str, ...] = ("square", "absolute")
 
     def __init__(self, config: LoopConfig, at: dict[int, Callable[[], Any]] | None = None, dropout: float = 0.3):
         torch.manual_seed(config.seed)
@@ -47,7 +49,7 @@ class Toy:
         generator = torch.Generator().manual_seed(purpose_seed(self.config.seed, ROLE, n))
         return torch.randn(3, generator=generator) * (float("nan") if n in self.poison else 1)
 
-    def losses(self, module: nn.Module, batch: dict[str, Tensor], player: str = "") -> dict[str, Tensor]:  # noqa: ARG002
+    def losses(self, module: nn.Module, batch: dict[str, Tensor], network: str = "") -> dict[str, Tensor]:  # noqa: ARG002
         error = module(batch["x"]).squeeze(1) - batch["x"].sum(1)
         return {"square": error.square().mean(), "absolute": 0.1 * error.abs().mean()}
 

@@ -34,8 +34,7 @@ from flowreel.data.shards import ShardWriter, read_index
 from flowreel.data.sources import digest_of_ends
 from flowreel.errors import InputError
 from flowreel.training import autoencoder as train_codec
-from flowreel.training import checkpoint
-from flowreel.training import logger as journal
+from flowreel.training import checkpoint, logger
 from flowreel.utils import reporting as report
 from tests.data.test_prepare import clips, codec, config, run, stored, write_clip  # noqa: F401
 from tests.kills import content, states
@@ -464,7 +463,7 @@ def two_steps(clips: Path, monkeypatch: pytest.MonkeyPatch) -> PrepareConfig:  #
     shutil.rmtree(clips / "train" / "b")
     small = partial(CodecTrainConfig, save=1, preview=1, validate=1, keep=1, width=8, channels=4, frames=4, batch=2)
     monkeypatch.setattr(train_codec, "CodecTrainConfig", small)
-    monkeypatch.setattr(journal, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr(logger, "time", SimpleNamespace(monotonic=lambda: 0.0))
     return PrepareConfig(size=16, codec_steps=2, audio="none")
 
 
@@ -520,7 +519,7 @@ def test_told_to_stop_while_it_fits_a_codec_saves_and_goes_no_further(
         assert cli.main(command) == 130
     said = capsys.readouterr()
     training = out / "codec-training"
-    assert f"stopped after step 1 of 2, saved in {training}: the same command goes on from there" in said.out
+    assert f"stopped after step 1 of 2, saved in {training}: the same command resumes from there" in said.out
     assert "Traceback" not in said.err
     assert checkpoint.steps(training) == [1]
     assert {path.name for path in out.iterdir()} == {"codec-training"}

@@ -19,7 +19,7 @@ from flowreel.errors import InputError
 from flowreel.media import Clip
 from flowreel.training import checkpoint
 from flowreel.training.autoencoder import (
-    CodecTask,
+    AutoencoderTask,
     Reconstruction,
     divergence,
     from_unit,
@@ -99,25 +99,25 @@ def test_clips_that_cannot_be_read_are_told_and_left_out(clips: Path, tmp_path: 
     (tmp_path / "good.mp4").write_bytes((clips / "train" / "b.mp4").read_bytes())
     (tmp_path / "bad.mp4").write_bytes(b"nothing")
     said: list[str] = []
-    task = CodecTask(find_clips(tmp_path), config(), said.append)
+    task = AutoencoderTask(find_clips(tmp_path), config(), said.append)
     assert len(task.frames) == 6
     assert not task.timing.has_audio
     assert "bad.mp4" in said[0]
     (tmp_path / "good.mp4").unlink()
     with pytest.raises(InputError, match="none of the clips"):
-        CodecTask(find_clips(tmp_path), config(), quiet)
+        AutoencoderTask(find_clips(tmp_path), config(), quiet)
 
 
 def test_every_frame_is_seen_once_an_epoch(clips: Path):
-    task = CodecTask(find_clips(clips), config(steps=8), quiet)
+    task = AutoencoderTask(find_clips(clips), config(steps=8), quiet)
     seen = torch.cat([batch["frames"] for batch in task.batches(0, 0, 1)])
     for epoch in seen.split(len(task.frames)):
         assert len({frame.numpy().tobytes() for frame in epoch}) == len({f.numpy().tobytes() for f in task.frames})
 
 
 def test_sample_depends_on_its_number_alone(clips: Path):
-    whole = next(CodecTask(find_clips(clips), config(), quiet).batches(1, 0, 1))
-    cut = [next(CodecTask(find_clips(clips), config(), quiet).batches(1, rank, 2)) for rank in (0, 1)]
+    whole = next(AutoencoderTask(find_clips(clips), config(), quiet).batches(1, 0, 1))
+    cut = [next(AutoencoderTask(find_clips(clips), config(), quiet).batches(1, rank, 2)) for rank in (0, 1)]
     for name, value in whole.items():
         assert torch.equal(value, torch.cat([part[name] for part in cut]))
 
@@ -168,7 +168,7 @@ def test_run_folder_is_a_codec_with_unit_latents(clips: Path, tmp_path: Path):
     codec = Codec.load(tmp_path / "codec", Timing(10))
     assert codec.config.video.channels == 4
     assert codec.config.audio is not None
-    frames = CodecTask(find_clips(clips), config(), quiet).frames
+    frames = AutoencoderTask(find_clips(clips), config(), quiet).frames
     latents = codec.to_model(codec.encode(Clip(frames.numpy(), np.zeros(len(frames) * 1600, np.float32))))["video"]
     assert latents.shape == (len(frames), 4, 4, 4)
     torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(4), atol=0.02, rtol=0)
@@ -179,7 +179,7 @@ def test_run_folder_is_a_codec_with_unit_latents(clips: Path, tmp_path: Path):
 
 def test_training_learns(clips: Path, tmp_path: Path):
     settings = config(steps=80, save=80, log=80, batch=8, width=16)
-    task = CodecTask(find_clips(clips), settings, quiet)
+    task = AutoencoderTask(find_clips(clips), settings, quiet)
     before = task.validate(task.averaged)
     train_codec(clips, tmp_path / "codec", settings, quiet)
     trained = Reconstruction(Codec.load(tmp_path / "codec", Timing(10)).video.module)
@@ -195,23 +195,25 @@ def test_psnr_is_over_all_pixels_in_dB():
     assert psnr(again, frames) == pytest.approx(10 * np.log10(255**2 / 50))
 
 
-# --- against a judge ----------------------------------------------------------------------------------------------
+# --- with a discriminator-------------------------------------------------------------------------------------------
 
 
-def test_without_a_judge_one_player_trains_all(clips: Path):
-    task = CodecTask(find_clips(clips), config(), quiet)
-    assert task.players == ()
+def test_without_a_discriminator_one_loss_trains_all(clips: Path):
+    task = AutoencoderTask(find_clips(clips), config(), quiet)
+    assert task.networks == ()
     assert task.averaged is task.module
     losses = task.losses(task.module, next(task.batches(0, 0, 1)))
     assert set(losses) == {"pixel", "edge", "kl"}
 
 
-def test_a_judge_leaves_the_autoencoders_first_weights_and_losses_as_they_are(clips: Path):
-    alone, judged = (CodecTask(find_clips(clips), config(adversarial=weight), quiet) for weight in (0.0, 0.1))
+def test_a_discriminator_leaves_the_first_weights_and_losses_unchanged(clips: Path):
+    alone, adversarial = (
+        AutoencoderTask(find_clips(clips), config(adversarial=weight), quiet) for weight in (0.0, 0.1)
+    )
     for name, value in alone.averaged.state_dict().items():
-        assert torch.equal(value, judged.averaged.state_dict()[name])
+        assert torch.equal(value, adversarial.averaged.state_dict()[name])
     batch = next(alone.batches(0, 0, 1)) | {"step": torch.tensor(0)}
-    losses = judged.losses(judged.module, batch, "autoencoder")
+    losses = adversarial.losses(adversarial.module, batch, "autoencoder")
     assert losses.pop("adversarial") == 0
     for name, value in alone.losses(alone.module, batch).items():
         assert torch.equal(losses.pop(name), value)
@@ -219,7 +221,7 @@ def test_a_judge_leaves_the_autoencoders_first_weights_and_losses_as_they_are(cl
 
 
 @pytest.mark.parametrize(
-    ("player", "step", "names"),
+    ("network", "step", "names"),
     [
         ("discriminator", 2, set()),
         ("discriminator", 3, {"discriminator"}),
@@ -227,19 +229,19 @@ def test_a_judge_leaves_the_autoencoders_first_weights_and_losses_as_they_are(cl
         ("autoencoder", 3, {"pixel", "edge", "kl", "adversarial"}),
     ],
 )
-def test_each_player_moves_itself_and_the_judge_sits_out_at_first(clips: Path, player, step, names):
-    task = CodecTask(find_clips(clips), config(adversarial=0.1, adversarial_start=3), quiet)
-    for name in task.players:
-        task.module.get_submodule(name).requires_grad_(name == player)
-    losses = task.losses(task.module, next(task.batches(0, 0, 1)) | {"step": torch.tensor(step)}, player)
+def test_each_update_moves_one_network_and_the_discriminator_starts_later(clips: Path, network, step, names):
+    task = AutoencoderTask(find_clips(clips), config(adversarial=0.1, adversarial_start=3), quiet)
+    for name in task.networks:
+        task.module.get_submodule(name).requires_grad_(name == network)
+    losses = task.losses(task.module, next(task.batches(0, 0, 1)) | {"step": torch.tensor(step)}, network)
     assert set(losses) == names
     if losses:
         torch.stack(list(losses.values())).sum().backward()
     moved = {name.split(".")[0] for name, weight in task.module.named_parameters() if weight.grad is not None}
-    assert moved == ({player} if names else set())
+    assert moved == ({network} if names else set())
 
 
-def test_with_a_judge_four_steps_equal_two_and_two_and_it_is_not_exported(clips: Path, tmp_path: Path):
+def test_with_a_discriminator_four_steps_equal_two_and_two_and_it_is_not_exported(clips: Path, tmp_path: Path):
     settings = config(adversarial=0.1, adversarial_start=1)
     train_codec(clips, tmp_path / "whole", settings, quiet)
     for steps in (2, 4):
@@ -264,19 +266,19 @@ def test_silent_clips_make_a_codec_of_video_alone(tmp_path: Path):
 def test_rates_that_sound_does_not_fit_are_no_matter_for_pictures(clips: Path, tmp_path: Path):
     said: list[str] = []
     train_codec(clips, tmp_path / "codec", config(steps=1, fps=17.0), said.append)
-    assert any("pictures alone" in line for line in said)
+    assert any("video alone" in line for line in said)
     assert Codec.load(tmp_path / "codec", Timing(17, 0, 0)).config.video.width == 8
 
 
 def test_sizes_must_fit_the_factor(clips: Path):
     with pytest.raises(InputError, match="multiple of 8"):
-        CodecTask(find_clips(clips), config(size=36), quiet)
+        AutoencoderTask(find_clips(clips), config(size=36), quiet)
     with pytest.raises(InputError, match="adversarial"):
-        CodecTask(find_clips(clips), config(adversarial=-1.0), quiet)
+        AutoencoderTask(find_clips(clips), config(adversarial=-1.0), quiet)
 
 
 def test_a_network_without_spread_still_has_finite_statistics(clips: Path):
-    task = CodecTask(find_clips(clips), config(), quiet)
+    task = AutoencoderTask(find_clips(clips), config(), quiet)
     for parameter in task.module.parameters():
         nn.init.zeros_(parameter)
     shift, scale = task._statistics(task.module.get_submodule("autoencoder"))

@@ -221,7 +221,7 @@ def test_ending_the_whole_process_group_saves(data: Path, tmp_path: Path):
         running.kill()
     assert running.returncode == 130, "".join(said) + rest
     assert "Traceback" not in rest
-    assert "the same command goes on from there" in rest
+    assert "the same command resumes from there" in rest
     assert checkpoint.steps(tmp_path / "run")
 
 

@@ -1,4 +1,4 @@
-"""The record of a run: lines, rows, the curve's file and picture."""
+"""The training log: lines, rows, the file of the curve and its plot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flowreel.errors import InputError
-from flowreel.training.logger import Journal, Table, draw, read_curve, smooth
+from flowreel.training.logger import Table, TrainingLogger, draw, read_curve, smooth
 
 
 def numbers(value: float) -> dict[str, float]:
@@ -20,13 +20,13 @@ def numbers(value: float) -> dict[str, float]:
 
 def test_row_is_the_mean_since_the_last_one(tmp_path: Path):
     said: list[str] = []
-    with Journal(tmp_path, 1000, 0, 0.0, said.append) as journal:
+    with TrainingLogger(tmp_path, 1000, 0, 0.0, said.append, ("video", "audio")) as logger:
         for step, value in enumerate((1.0, 2.0, 6.0), start=1):
-            journal.add(step, numbers(value))
-        journal.row(0.5)
-        journal.add(4, numbers(0.25))
-        journal.row(0.5, shown=False)
-        journal.row(0.5)  # nothing is new
+            logger.add(step, numbers(value))
+        logger.row(0.5)
+        logger.add(4, numbers(0.25))
+        logger.row(0.5, shown=False)
+        logger.row(0.5)  # nothing is new
     head, rows = read_curve(tmp_path / "loss.csv")
     assert head == ["step", "loss", "video", "audio", "grad_norm", "lr", "seconds"]
     assert [row[:6] for row in rows] == [[3, 6, 3, 3, 0.1, 0.5], [4, 0.5, 0.25, 0.25, 0.1, 0.5]]
@@ -36,26 +36,26 @@ def test_row_is_the_mean_since_the_last_one(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("elapsed", "text"),
-    [(2.0, "1.0 s/step  1:39 left"), (0.04, "50.0 steps/s  0:02 left"), (80.0, "40.0 s/step  1:06:00 left")],
+    [(2.0, "1.0 s/step, 2 min left"), (0.04, "50.0 steps/s, 2 s left"), (80.0, "40.0 s/step, 66 min left")],
 )
 def test_pace_and_time_left(tmp_path: Path, monkeypatch, elapsed, text):
     now = [100.0]
     monkeypatch.setattr("flowreel.training.logger.time.monotonic", lambda: now[0])
     said: list[str] = []
-    journal = Journal(tmp_path, 101, 0, 0.0, said.append)
+    logger = TrainingLogger(tmp_path, 101, 0, 0.0, said.append)
     now[0] += elapsed
-    journal.add(1, numbers(1.0))
-    journal.add(2, numbers(1.0))
-    journal.row(0.1)
+    logger.add(1, numbers(1.0))
+    logger.add(2, numbers(1.0))
+    logger.row(0.1)
     assert said[0].endswith(text)
 
 
-def test_seconds_go_on_over_sessions(tmp_path: Path, monkeypatch):
+def test_seconds_continue_in_a_resumed_run(tmp_path: Path, monkeypatch):
     now = [5.0]
     monkeypatch.setattr("flowreel.training.logger.time.monotonic", lambda: now[0])
-    journal = Journal(tmp_path, 10, 4, 70.0, str)
+    logger = TrainingLogger(tmp_path, 10, 4, 70.0, str)
     now[0] += 2.5
-    assert journal.seconds == 72.5
+    assert logger.seconds == 72.5
 
 
 @pytest.mark.parametrize(
@@ -88,19 +88,20 @@ def test_open_table_that_is_whole_is_left_alone(tmp_path: Path):
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_late_names_are_new_columns_and_missing_ones_empty_cells(tmp_path: Path):
-    with Journal(tmp_path, 9, 0, 0.0, str) as journal:
-        journal.add(1, {"loss": 1.0, "mel": 1.0, "grad_norm": 0.5})
-        journal.row(0.1)
-        journal.add(2, {"loss": 3.0, "mel": 1.0, "fool": 2.0, "judge": 4.0, "grad_norm": 0.5})
-        journal.add(3, {"loss": math.nan, "mel": 3.0, "grad_norm": math.inf})
-        journal.row(0.1)
-    with Journal(tmp_path, 9, 3, 0.0, str) as journal:
-        journal.add(4, {"loss": 1.0, "mel": 1.0, "grad_norm": 0.5})
-        journal.row(0.1)
+def test_missing_numbers_are_empty_cells(tmp_path: Path):
+    names = ("mel", "adversarial", "discriminator")
+    with TrainingLogger(tmp_path, 9, 0, 0.0, str, names) as logger:
+        logger.add(1, {"loss": 1.0, "mel": 1.0, "grad_norm": 0.5})
+        logger.row(0.1)
+        logger.add(2, {"loss": 3.0, "discriminator": 4.0, "mel": 1.0, "adversarial": 2.0, "grad_norm": 0.5})
+        logger.add(3, {"loss": math.nan, "mel": 3.0, "grad_norm": math.inf})
+        logger.row(0.1)
+    with TrainingLogger(tmp_path, 9, 3, 0.0, str, names) as logger:
+        logger.add(4, {"loss": 1.0, "mel": 1.0, "grad_norm": 0.5})
+        logger.row(0.1)
     with (tmp_path / "loss.csv").open(newline="") as file:
         head, *rows = csv.reader(file)
-    assert head == ["step", "loss", "mel", "fool", "judge", "grad_norm", "lr", "seconds"]
+    assert head == ["step", "loss", "mel", "adversarial", "discriminator", "grad_norm", "lr", "seconds"]
     assert [row[:7] for row in rows] == [
         ["1", "1", "1", "", "", "0.5", "0.1"],
         ["3", "3", "2", "2", "4", "0.5", "0.1"],
@@ -111,15 +112,30 @@ def test_late_names_are_new_columns_and_missing_ones_empty_cells(tmp_path: Path)
     assert (tmp_path / "loss.png").is_file()
 
 
+@pytest.mark.parametrize(
+    ("columns", "want"),
+    [
+        (("step", "loss", "b"), "step,b,loss\n2,1,0.5\n4,,3\n"),  # the order of the file stays
+        (("step", "loss", "a", "b"), "step,loss,a,b\n2,0.5,,1\n4,3,2,\n"),
+        (("step", "loss", "a"), "step,loss,a,b\n2,0.5,,1\n4,3,2,\n"),  # as does a column of its own
+    ],
+)
+def test_a_file_with_other_columns_is_continued(tmp_path: Path, columns, want):
+    path = tmp_path / "loss.csv"
+    path.write_text("step,b,loss\n2,1,0.5\n")
+    Table(path, 2, columns).append({"step": 4, "loss": 3.0, "a": 2.0})
+    assert path.read_text() == want
+
+
 def test_validation_is_kept_told_and_cut_like_the_losses(tmp_path: Path):
     said: list[str] = []
-    with Journal(tmp_path, 9, 0, 0.0, said.append) as journal:
-        journal.validation(2, {"loss": 0.5, "psnr": 20.25})
-        journal.validation(4, {})
-        journal.validation(4, {"loss": math.nan, "psnr": 21.0})
+    with TrainingLogger(tmp_path, 9, 0, 0.0, said.append) as logger:
+        logger.validation(2, {"loss": 0.5, "psnr": 20.25})
+        logger.validation(4, {})
+        logger.validation(4, {"loss": math.nan, "psnr": 21.0})
     assert said == ["step 2  validation: loss 0.5 psnr 20.25", "step 4  validation: loss nan psnr 21"]
     assert (tmp_path / "validation.csv").read_text() == "step,loss,psnr\n2,0.5,20.25\n4,,21\n"
-    Journal(tmp_path, 9, 3, 0.0, str)
+    TrainingLogger(tmp_path, 9, 3, 0.0, str)
     assert (tmp_path / "validation.csv").read_text() == "step,loss,psnr\n2,0.5,20.25\n"
 
 
@@ -171,28 +187,31 @@ def test_smoothing_keeps_constants_and_follows_the_end():
     assert smooth([0.0] * 500 + [1.0] * 500)[-1] == pytest.approx(1, abs=1e-6)
 
 
-def test_terminal_shows_a_bar_and_no_lines(tmp_path: Path, monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    encoding = "utf-8"
 
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("piped", [False, True])
+def test_terminal_shows_a_bar_and_lines_go_to_a_pipe_only(tmp_path: Path, monkeypatch, piped: bool):
     screen = Terminal()
-    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(sys, "stdout", io.StringIO() if piped else screen)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "140")
     said: list[str] = []
-    with Journal(tmp_path, 4, 2, 0.0, said.append) as journal:
-        journal.add(3, numbers(0.5))
-        journal.row(0.1)
-    assert said == []
-    shown = screen.getvalue()
-    assert "3/4" in shown
-    assert "loss 1.0000 (video 0.5 audio 0.5)" in shown
+    with TrainingLogger(tmp_path, 4, 2, 0.0, said.append) as logger:
+        logger.add(3, numbers(0.5))
+        logger.row(0.1)
+    assert len(said) == piped
+    assert "step 3/4  loss 1.0000 (video 0.5 audio 0.5)" in screen.getvalue()
 
 
 def test_processes_that_do_not_lead_write_nothing(tmp_path: Path):
-    with Journal(tmp_path, 4, 0, 0.0, str, tracker="tensorboard", lead=False) as journal:
-        journal.add(1, numbers(0.5))
-        journal.row(0.1)
-        journal.validation(1, {"loss": 1.0})
+    with TrainingLogger(tmp_path, 4, 0, 0.0, str, tracker="tensorboard", lead=False) as logger:
+        logger.add(1, numbers(0.5))
+        logger.row(0.1)
+        logger.validation(1, {"loss": 1.0})
     assert list(tmp_path.iterdir()) == []

@@ -25,10 +25,9 @@ from torch import Tensor, nn
 
 from flowreel.config import EMAConfig, LoopConfig, OptimConfig
 from flowreel.errors import InputError
-from flowreel.training import checkpoint
-from flowreel.training import logger as journal
+from flowreel.training import checkpoint, logger
 from flowreel.training.checkpoint import Checkpoint
-from flowreel.training.loop import Stop, fit
+from flowreel.training.loop import SignalHandler, fit
 from flowreel.training.optim import learning_rate, optimizers
 from flowreel.utils import files
 from tests.kills import content, states
@@ -94,7 +93,7 @@ def test_killed_between_checkpoints_goes_on_from_the_last(tmp_path: Path):
         file.write("6,0.12")  # a line that the crash cut short
     said: list[str] = []
     fit(Toy(settings), tmp_path / "killed", settings, said.append)
-    assert "going on from step 3" in said[0]
+    assert "resuming from step 3" in said[0]
     assert same(final(tmp_path / "whole"), final(tmp_path / "killed"))
     assert without_time(tmp_path / "whole") == without_time(tmp_path / "killed")
 
@@ -122,7 +121,7 @@ class Showing(Toy):
 
 @pytest.mark.usefixtures("plain_curves")
 def test_killed_at_any_moment_ends_as_a_run_that_was_not(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(journal, "time", SimpleNamespace(monotonic=lambda: 0.0))  # seconds are written too
+    monkeypatch.setattr(logger, "time", SimpleNamespace(monotonic=lambda: 0.0))  # seconds are written too
     settings = config(steps=2, save=1, preview=1, validate=1, keep=1)
     run = tmp_path / "run"
     found = states(run, tmp_path / "states", lambda: fit(Showing(settings), run, settings, quiet))
@@ -280,9 +279,9 @@ def test_signal_during_the_last_preview_is_not_forgotten(tmp_path: Path):
 
 
 def test_second_interrupt_does_not_wait():
-    with Stop() as stop:
+    with SignalHandler() as stop:
         os.kill(os.getpid(), signal.SIGINT)
-        assert stop.asked
+        assert stop.requested
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -308,40 +307,41 @@ def test_loss_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path: 
     assert all(weight.isfinite().all() for weight in task.module.parameters())
 
 
-# --- parts that are trained against each other --------------------------------------------------------------------
+# --- adversarial networks ------------------------------------------------------------------------------------------
 
 
-class Opponents(nn.Module):
-    """One learns the sum of three numbers, the other to tell its errors from none."""
+class Pair(nn.Module):
+    """One learns the sum of three numbers, the other to tell its errors from zeros."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.judge, self.maker = nn.Linear(1, 1), nn.Linear(3, 1)
+        self.discriminator, self.generator = nn.Linear(1, 1), nn.Linear(3, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        error = self.maker(x) - x.sum(1, keepdim=True)
-        return error, self.judge(error), self.judge(torch.zeros_like(error))
+        error = self.generator(x) - x.sum(1, keepdim=True)
+        return error, self.discriminator(error), self.discriminator(torch.zeros_like(error))
 
 
-class Duel(Toy):
-    """:class:`Opponents` in turns; the judge begins at step ``since``."""
+class AdversarialToy(Toy):
+    """:class:`Pair` with alternating updates; the discriminator begins at step ``since``."""
 
-    players = ("judge", "maker")
+    networks = ("discriminator", "generator")
+    loss_names = ("square", "generator_loss", "discriminator_loss")
 
     def __init__(self, settings: LoopConfig, since: int = 0) -> None:
         super().__init__(settings)
-        self.since, self.module = since, Opponents()
-        self.averaged = self.module.maker
+        self.since, self.module = since, Pair()
+        self.averaged = self.module.generator
         self.touched: list[tuple[str, bool, bool]] = []
 
-    def losses(self, module: nn.Module, batch: dict[str, Tensor], player: str = "") -> dict[str, Tensor]:
-        self.touched.append((player, *(getattr(self.module, name).weight.requires_grad for name in self.players)))
-        if player == "judge" and int(batch["step"]) < self.since:
+    def losses(self, module: nn.Module, batch: dict[str, Tensor], network: str = "") -> dict[str, Tensor]:
+        self.touched.append((network, *(getattr(self.module, name).weight.requires_grad for name in self.networks)))
+        if network == "discriminator" and int(batch["step"]) < self.since:
             return {}
-        error, of_made, of_real = module(batch["x"])
-        if player == "judge":
-            return {"telling": of_made.square().mean() + (1 - of_real).square().mean()}
-        return {"square": error.square().mean(), "passing": (1 - of_made).square().mean()}
+        error, of_generated, of_real = module(batch["x"])
+        if network == "discriminator":
+            return {"discriminator_loss": of_generated.square().mean() + (1 - of_real).square().mean()}
+        return {"square": error.square().mean(), "generator_loss": (1 - of_generated).square().mean()}
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         return {"weight": float(module.weight.sum())}  # type: ignore[operator, union-attr]
@@ -350,27 +350,27 @@ class Duel(Toy):
         pass
 
 
-def test_players_take_turns_with_their_own_weights(tmp_path: Path):
+def test_networks_are_updated_alternately(tmp_path: Path):
     settings = config(steps=4)
-    task = Duel(settings, since=2)
+    task = AdversarialToy(settings, since=2)
     before = {name: value.clone() for name, value in task.module.state_dict().items()}
     fit(task, tmp_path, settings, quiet)
-    assert task.touched == [("judge", True, False), ("maker", False, True)] * 4
+    assert task.touched == [("discriminator", True, False), ("generator", False, True)] * 4
     saved = final(tmp_path)
-    assert set(saved.model) == {"judge.weight", "judge.bias", "maker.weight", "maker.bias"}
+    assert set(saved.model) == {"discriminator.weight", "discriminator.bias", "generator.weight", "generator.bias"}
     assert set(saved.ema) == {"weight", "bias"}
-    assert {name.split(".")[0] for name in saved.optimizer} == {"judge", "maker"}
-    assert saved.optimizer["judge.weight.step"] == 2
-    assert saved.optimizer["maker.weight.step"] == 4
-    assert not torch.equal(saved.model["judge.weight"], before["judge.weight"])
-    assert [row["telling"] != "" for row in rows(tmp_path)] == [False, False, True, True]
+    assert {name.split(".")[0] for name in saved.optimizer} == {"discriminator", "generator"}
+    assert saved.optimizer["discriminator.weight.step"] == 2
+    assert saved.optimizer["generator.weight.step"] == 4
+    assert not torch.equal(saved.model["discriminator.weight"], before["discriminator.weight"])
+    assert [row["discriminator_loss"] != "" for row in rows(tmp_path)] == [False, False, True, True]
 
 
-def test_players_resume_to_the_bit(tmp_path: Path):
-    """With the same columns in the same order, though the second part begins with both losses."""
-    fit(Duel(config(), since=2), tmp_path / "whole", config(), quiet)
+def test_adversarial_networks_resume_to_the_bit(tmp_path: Path):
+    """With the same columns, though the second part begins with both losses."""
+    fit(AdversarialToy(config(), since=2), tmp_path / "whole", config(), quiet)
     for steps in (2, 4):
-        fit(Duel(config(steps=steps), since=2), tmp_path / "parts", config(steps=steps), quiet)
+        fit(AdversarialToy(config(steps=steps), since=2), tmp_path / "parts", config(steps=steps), quiet)
     assert same(final(tmp_path / "whole"), final(tmp_path / "parts"))
     assert [list(row) for row in rows(tmp_path / "whole")] == [list(row) for row in rows(tmp_path / "parts")]
     assert without_time(tmp_path / "whole") == without_time(tmp_path / "parts")
@@ -482,7 +482,7 @@ def test_files_of_a_run(tmp_path: Path):
     assert list(rows(tmp_path)[0]) == ["step", "loss", "square", "absolute", "grad_norm", "lr", "seconds"]
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert all(line.startswith("step ") and "\n" not in line for line in said)
-    assert len([line for line in said if " left" in line]) == 3
+    assert len([line for line in said if "steps/s" in line or "s/step" in line]) == 3
     assert [line.split(":")[0] for line in said if " left" not in line] == ["step 3  validation", "step 5  validation"]
     row = rows(tmp_path)[0]
     assert float(row["loss"]) == pytest.approx(float(row["square"]) + float(row["absolute"]), rel=1e-4)
@@ -596,8 +596,10 @@ def test_learning_rate_warms_up_and_then_keeps_or_falls():
 
 def test_losses_may_be_of_any_number(tmp_path: Path):
     class Single(Toy):
-        def losses(self, module: nn.Module, batch: dict[str, Tensor], player: str = "") -> dict[str, Tensor]:
-            return {"video": super().losses(module, batch, player)["square"]}
+        loss_names = ("video",)
+
+        def losses(self, module: nn.Module, batch: dict[str, Tensor], network: str = "") -> dict[str, Tensor]:
+            return {"video": super().losses(module, batch, network)["square"]}
 
     said: list[str] = []
     fit(Single(config()), tmp_path, config(), said.append)

@@ -189,7 +189,7 @@ def test_run_folder_is_a_vocoder(clips: Path, tmp_path: Path) -> None:
     assert vocoder.config == architecture(config())
     assert vocoder(torch.zeros(1, 20, 5)).shape == (1, 200)
     assert (out / "previews" / "4" / "spectrograms.png").is_file()
-    assert any("of training sound, " in line and "of held-out sound" in line for line in said)
+    assert any("of training audio, " in line and "of held-out audio" in line for line in said)
     check_shown_again(out, lambda: train_vocoder(clips, out, config(preview=4, validate=2), quiet))
 
 

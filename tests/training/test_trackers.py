@@ -1,4 +1,4 @@
-"""Trackers: opened, gone on with, closed, and never the end of a run. wandb and trackio are stand-ins here."""
+"""Trackers: opened, resumed, closed, and never the end of a run. The package wandb is a stand-in here."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 from flowreel.errors import InputError, MissingExtraError
 from flowreel.training import trackers
-from flowreel.training.logger import Journal, read_curve
+from flowreel.training.logger import TrainingLogger, read_curve
 
 
 class Service:
-    """What both packages offer, as far as it is used: ``init`` gives a run that can log and finish."""
+    """The part of wandb that is used: ``init`` returns a run that can log and finish."""
 
     def __init__(self) -> None:
         self.opened: list[dict[str, Any]] = []
@@ -40,30 +40,29 @@ class Service:
         self.finished += 1
 
 
-@pytest.fixture(params=["wandb", "trackio"])
-def service(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    service, module = Service(), ModuleType(request.param)
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    service, module = Service(), ModuleType("wandb")
     module.init = service.init  # type: ignore[attr-defined]
     module.Settings = lambda **values: values  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, request.param, module)
-    for name in ("WANDB_PROJECT", "TRACKIO_PROJECT"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
     monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "5")
-    return SimpleNamespace(kind=request.param, it=service)
+    return SimpleNamespace(kind="wandb", it=service)
 
 
 def numbers(value: float) -> dict[str, float]:
     return {"loss": value, "video": value, "grad_norm": 0.1}
 
 
-def test_rows_and_validation_arrive_and_the_same_run_goes_on(tmp_path: Path, service: SimpleNamespace) -> None:
+def test_rows_and_validation_arrive_and_the_same_run_is_resumed(tmp_path: Path, service: SimpleNamespace) -> None:
     run = tmp_path / "run"
     run.mkdir()
     for start in (0, 1):
-        with Journal(run, 9, start, 0.0, str, tracker=service.kind, settings={"lr": 0.1}) as journal:
-            journal.add(start + 1, numbers(2.0))
-            journal.row(0.5)
-            journal.validation(start + 1, {"loss": 3.0})
+        with TrainingLogger(run, 9, start, 0.0, str, tracker=service.kind, settings={"lr": 0.1}) as logger:
+            logger.add(start + 1, numbers(2.0))
+            logger.row(0.5)
+            logger.validation(start + 1, {"loss": 3.0})
     first, second = service.it.opened
     assert first["project"] == "flowreel"
     assert first["config"] == {"lr": 0.1}
@@ -79,46 +78,45 @@ def test_two_runs_of_one_name_are_two_there(tmp_path: Path, service: SimpleNames
     for folder in ("a", "b"):
         trackers.open(service.kind, tmp_path / folder / "run", {}, 0, str)
     first, second = service.it.opened
-    key = "id" if service.kind == "wandb" else "name"
-    assert first[key] != second[key]
+    assert first["id"] != second["id"]
 
 
 def test_project_from_the_environment(
     tmp_path: Path, service: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(f"{service.kind.upper()}_PROJECT", "mine")
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
     trackers.open(service.kind, tmp_path, {}, 0, str)
     assert service.it.opened[0]["project"] == "mine"
 
 
 @pytest.mark.parametrize("failing", ["log", "finish"])
-def test_failure_is_told_once_and_the_run_goes_on(tmp_path: Path, service: SimpleNamespace, failing: str) -> None:
+def test_failure_is_reported_once_and_the_run_continues(tmp_path: Path, service: SimpleNamespace, failing: str) -> None:
     service.it.fail = {failing}
     said: list[str] = []
-    with Journal(tmp_path, 9, 0, 0.0, said.append, tracker=service.kind) as journal:
+    with TrainingLogger(tmp_path, 9, 0, 0.0, said.append, tracker=service.kind) as logger:
         for step in (1, 2, 3):
-            journal.add(step, numbers(1.0))
-            journal.row(0.5, shown=False)
+            logger.add(step, numbers(1.0))
+            logger.row(0.5, shown=False)
     warnings = [line for line in said if line.startswith("WARNING")]
     assert len(warnings) == 1
     assert f"{service.kind} failed" in warnings[0]
-    assert "the run goes on without it" in warnings[0]
+    assert "the run continues without it" in warnings[0]
     assert len(read_curve(tmp_path / "loss.csv")[1]) == 3
 
 
-def test_begin_that_fails_is_refused_and_going_on_that_fails_is_told(tmp_path: Path, service: SimpleNamespace) -> None:
+def test_failed_start_is_refused_and_failed_resume_is_reported(tmp_path: Path, service: SimpleNamespace) -> None:
     service.it.fail = {"init"}
-    with pytest.raises(InputError, match=r"can't be begun: RuntimeError: no network\n.*--tracker none"):
+    with pytest.raises(InputError, match=r"can't be started: RuntimeError: no network\n.*--tracker none"):
         trackers.open(service.kind, tmp_path, {}, 0, str)
     service.it.fail = set()
     assert trackers.open(service.kind, tmp_path, {}, 0, str) is not None
     service.it.fail = {"init"}
     said: list[str] = []
     assert trackers.open(service.kind, tmp_path, {}, 4, said.append) is None
-    assert said == [f"WARNING: no curves for {service.kind} in this session: RuntimeError: no network"]
+    assert said == [f"WARNING: no curves for {service.kind} until the run is resumed again: RuntimeError: no network"]
 
 
-def test_damaged_note_begins_another_run(tmp_path: Path, service: SimpleNamespace) -> None:
+def test_damaged_note_starts_another_run(tmp_path: Path, service: SimpleNamespace) -> None:
     note = tmp_path / "training" / "tracker.json"
     note.parent.mkdir()
     note.write_text("{")
@@ -126,17 +124,16 @@ def test_damaged_note_begins_another_run(tmp_path: Path, service: SimpleNamespac
     assert service.kind in note.read_text()
 
 
-@pytest.mark.parametrize("kind", ["wandb", "trackio"])
-def test_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setitem(sys.modules, kind, None)
+def test_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(MissingExtraError, match=r"flowreel\[trackers\]"):
-        trackers.open(kind, tmp_path, {}, 0, str)
+        trackers.open("wandb", tmp_path, {}, 0, str)
     assert not (tmp_path / "training").exists()
 
 
 def test_none_and_unknown(tmp_path: Path) -> None:
     assert trackers.open("none", tmp_path, {}, 0, str) is None
-    with pytest.raises(InputError, match="one of none, tensorboard, wandb, trackio, not 'board'"):
+    with pytest.raises(InputError, match="one of none, tensorboard, wandb, not 'board'"):
         trackers.open("board", tmp_path, {}, 0, str)
 
 

@@ -1,4 +1,4 @@
-"""Training a vocoder, here a HiFi-GAN: which sound it hears, whose turn it is, resuming, and the folder."""
+"""Training a vocoder, here a HiFi-GAN: which audio it is trained on, its updates, resuming, and the folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flowreel.data.sources import find_clips
 from flowreel.errors import InputError
 from flowreel.media import Clip, read_sound
 from flowreel.training import checkpoint
-from flowreel.training.audio_segments import mel_distance, read_sounds
+from flowreel.training.audio_segments import mel_distance, read_audio
 from flowreel.training.hifigan import fused
 from flowreel.training.vocoder import VocoderTask, train_vocoder
 from tests.runs import check_shown_again, same
@@ -78,41 +78,41 @@ def task(clips: Path, **changes: object) -> VocoderTask:
 
 
 def test_sound_of_all_clips_is_held_and_silent_ones_are_passed_over(clips: Path) -> None:
-    sounds, numbers = read_sounds(find_clips(clips), config(), 100, quiet, least=1)
-    assert [len(sound) for sound in sounds] == [3 * RATE, RATE, RATE]
+    waveforms, numbers = read_audio(find_clips(clips), config(), 100, quiet, least=1)
+    assert [len(audio) for audio in waveforms] == [3 * RATE, RATE, RATE]
     assert numbers == [0, 1, 3]
-    torch.testing.assert_close(sounds[1], torch.from_numpy(read_sound(clips / "train" / "b.mkv", RATE)))
+    torch.testing.assert_close(waveforms[1], torch.from_numpy(read_sound(clips / "train" / "b.mkv", RATE)))
 
 
 def test_a_limit_is_shared_by_the_clips_and_spread_over_the_time_of_each(clips: Path, monkeypatch) -> None:
     monkeypatch.setattr("flowreel.training.audio_segments.PIECE", 0.5)
     sources = find_clips(clips)[:2]
-    sounds, numbers = read_sounds(sources, config(), 2.0, quiet, least=1)
+    waveforms, numbers = read_audio(sources, config(), 2.0, quiet, least=1)
     assert numbers == [0, 0, 1]
-    assert [len(sound) for sound in sounds] == [RATE // 2, RATE // 2, RATE]
+    assert [len(audio) for audio in waveforms] == [RATE // 2, RATE // 2, RATE]
     whole = read_sound(sources[0].path, RATE)
     starts = range(len(whole) - RATE // 2)
-    found = [min(starts, key=lambda at: np.abs(whole[at : at + len(s)] - s.numpy()).sum()) for s in sounds[:2]]
+    found = [min(starts, key=lambda at: np.abs(whole[at : at + len(s)] - s.numpy()).sum()) for s in waveforms[:2]]
     assert found[0] < len(whole) / 3 < found[1]
 
 
 def test_clips_are_left_out_rather_than_cut_below_what_is_used(clips: Path) -> None:
-    sounds, numbers = read_sounds(find_clips(clips), config(), 1.5, quiet, least=80)
+    waveforms, numbers = read_audio(find_clips(clips), config(), 1.5, quiet, least=80)
     assert len(numbers) == 1
-    assert all(len(sound) >= 80 * config().mel.hop for sound in sounds)
-    assert not any((sound[-100:] == 0).all() for sound in sounds)
+    assert all(len(audio) >= 80 * config().mel.hop for audio in waveforms)
+    assert not any((audio[-100:] == 0).all() for audio in waveforms)
 
 
 def test_peak_is_one_for_each_clip(clips: Path) -> None:
-    sounds, _ = read_sounds(find_clips(clips)[:2], config(peak=0.9), 100, quiet, least=1)
-    assert [round(sound.abs().max().item(), 3) for sound in sounds] == [0.9, 0.9]
+    waveforms, _ = read_audio(find_clips(clips)[:2], config(peak=0.9), 100, quiet, least=1)
+    assert [round(audio.abs().max().item(), 3) for audio in waveforms] == [0.9, 0.9]
 
 
 def test_what_is_shorter_than_a_segment_is_filled_with_silence(tmp_path: Path) -> None:
     write(tmp_path / "a.mkv", 0.1)
     held = task(tmp_path, segment=20)
-    assert [len(sound) for sound in held.sounds] == [20 * 40]
-    assert not held.sounds[0][RATE // 5 :].any()
+    assert [len(audio) for audio in held.waveforms] == [20 * 40]
+    assert not held.waveforms[0][RATE // 5 :].any()
     assert next(held.batches(0, 0, 1))["log_mel"].shape == (4, 20, 20)
 
 
@@ -127,13 +127,13 @@ def test_clips_without_sound_or_unreadable_are_told(clips: Path, tmp_path: Path)
 
 def test_segments_are_cut_from_the_whole_clips_mel_and_fit_their_sound(clips: Path) -> None:
     held = task(clips)
-    hop, wholes = MEL.hop, [log_mel(sound[None], MEL)[0] for sound in held.sounds]
+    hop, wholes = MEL.hop, [log_mel(sound[None], MEL)[0] for sound in held.waveforms]
     for batch in held.batches(0, 0, 1):
-        for mel, sound, clip in zip(batch["log_mel"], batch["sound"], batch["clip"].tolist(), strict=True):
+        for mel, sound, clip in zip(batch["log_mel"], batch["audio"], batch["clip"].tolist(), strict=True):
             k = held.clips.index(clip)
             places = range(wholes[k].shape[1] - 7)
             (at,) = [at for at in places if torch.equal(mel, wholes[k][:, at : at + 8])][:1]
-            assert torch.equal(sound, held.sounds[k][at * hop : (at + 8) * hop])
+            assert torch.equal(sound, held.waveforms[k][at * hop : (at + 8) * hop])
 
 
 def test_every_place_is_as_likely(clips: Path) -> None:
@@ -171,22 +171,22 @@ def test_impossible_settings_are_refused(clips: Path, changes: dict[str, object]
         task(clips, **changes)
 
 
-# --- turns --------------------------------------------------------------------------------------------------------
+# --- updates ------------------------------------------------------------------------------------------------------
 
 
-def gradients(held: VocoderTask, step: int, player: str) -> tuple[dict[str, torch.Tensor], set[str]]:
-    """The player's losses, and which player's parameters they move."""
-    for name in held.players:
-        held.module.get_submodule(name).requires_grad_(name == player)
+def gradients(held: VocoderTask, step: int, network: str) -> tuple[dict[str, torch.Tensor], set[str]]:
+    """The losses of a network, and whose parameters they move."""
+    for name in held.networks:
+        held.module.get_submodule(name).requires_grad_(name == network)
         held.module.get_submodule(name).zero_grad()
-    losses = held.losses(held.module, next(held.batches(0, 0, 1)) | {"step": torch.tensor(step)}, player)
+    losses = held.losses(held.module, next(held.batches(0, 0, 1)) | {"step": torch.tensor(step)}, network)
     if losses:
         torch.stack(list(losses.values())).sum().backward()
     moved = {name.split(".")[0] for name, p in held.module.named_parameters() if p.grad is not None and p.grad.any()}
     return losses, moved
 
 
-def test_each_player_moves_itself_and_the_judges_sit_out_at_first(clips: Path) -> None:
+def test_each_update_moves_one_network_and_the_discriminator_starts_later(clips: Path) -> None:
     held = task(clips)
     assert gradients(held, 0, "discriminator") == ({}, set())
     alone, moved = gradients(held, 0, "generator")
@@ -218,9 +218,9 @@ def test_what_has_fallen_silent_still_learns(clips: Path, monkeypatch: pytest.Mo
     """Below the floor of the log-mel the distance has no gradient: training looks below it."""
     held = task(clips, adversarial_start=9)
     batch = next(held.batches(0, 0, 1)) | {"step": torch.tensor(0)}
-    silent = (1e-7 * torch.randn(batch["sound"].shape)).requires_grad_()
+    silent = (1e-7 * torch.randn(batch["audio"].shape)).requires_grad_()
     monkeypatch.setattr(held.module, "forward", lambda *_: (silent, [], []))
-    mel_distance(silent, batch["sound"], MEL).backward()
+    mel_distance(silent, batch["audio"], MEL).backward()
     assert silent.grad is not None
     assert not silent.grad.any()
     held.losses(held.module, batch, "generator")["mel"].backward()
@@ -253,20 +253,20 @@ def test_run_folder_is_a_vocoder(clips: Path, tmp_path: Path) -> None:
     )
     shown = out / "previews" / "4"
     for name in ("training", "held-out"):
-        sounds = [read_sound(shown / f"{name} {kind}.wav", RATE) for kind in ("original", "resynthesis")]
-        assert len(sounds[0]) == len(sounds[1]) > 0
+        waveforms = [read_sound(shown / f"{name} {kind}.wav", RATE) for kind in ("original", "resynthesis")]
+        assert len(waveforms[0]) == len(waveforms[1]) > 0
     with Image.open(shown / "spectrograms.png") as picture, Image.open(shown / "training original.png") as one:
         assert picture.size == (one.width, 4 * one.height)
-    assert any("of training sound, " in line and "of held-out sound" in line for line in said)
+    assert any("of training audio, " in line and "of held-out audio" in line for line in said)
     check_shown_again(out, lambda: train_vocoder(clips, out, config(preview=4, validate=2), quiet))
 
 
-def test_without_test_clips_the_training_sound_judges(tmp_path: Path) -> None:
+def test_without_test_clips_training_audio_validates(tmp_path: Path) -> None:
     write(tmp_path / "a.mkv", 1)
     said: list[str] = []
     held = VocoderTask(find_clips(tmp_path), config(), said.append)
     assert set(held.validate(held.averaged)) == {"training_log_mel"}
-    assert any("no sound in test/" in line for line in said)
+    assert any("no audio in test/" in line for line in said)
 
 
 @pytest.mark.slow

@@ -1,10 +1,6 @@
-"""Training our small autoencoder on single frames: what :mod:`flowreel.training.loop` needs to know about pixels.
+"""Training the small autoencoder on single frames.
 
-Knows: which frames are held in memory, what a good reconstruction is, how the autoencoder and its judge take turns.
-Does not know: how the networks are built (``codec/tiny.py``, ``adversaries.py``) or how a codec's folder is laid out
-(``codec/codec.py``).
-
-Shape legend: N frames, B of them in a batch, H W rows and columns in pixels, C h w a frame's latents.
+Shapes: N frames, B of them in a batch, H W rows and columns in pixels, C h w a frame's latents.
 """
 
 from __future__ import annotations
@@ -32,28 +28,32 @@ from flowreel.errors import InputError
 from flowreel.flow.noise import seeded
 from flowreel.media import iterate, stack_pictures
 from flowreel.training import checkpoint
-from flowreel.training import discriminators as adversaries
-from flowreel.training.discriminators import PatchJudge
+from flowreel.training.discriminators import (
+    Adversarial,
+    PatchDiscriminator,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+)
 from flowreel.training.loop import fit
 from flowreel.training.task import NOISE, ROLE, WEIGHTS, Batch, device_of, purpose_seed
 from flowreel.utils.distributed import Processes
 from flowreel.utils.reporting import Report
 
-JUDGED, SHOWN, MEASURED = 64, 8, 512
-"""How many frames the PSNR is over, how many of them the preview shows, and how many the statistics are over."""
+EVALUATED, SHOWN, MEASURED = 64, 8, 512
+"""Frames that the PSNR is over, frames of the preview, and frames that the statistics are over."""
 
 
 def train_codec(clips: Path | str, out: Path | str, config: CodecTrainConfig, report: Report = print) -> Path:
     """Train the small autoencoder on the folder ``clips``; ``out`` becomes a codec's folder, for ``prepare --codec``.
 
-    Running the same command again goes on from the last checkpoint; see :func:`flowreel.training.loop.fit`.
+    Running the same command again resumes from the last checkpoint; see :func:`flowreel.training.loop.fit`.
     """
     out = Path(out)
-    return fit(CodecTask(find_clips(clips, out, report), config, report), out, config, report)
+    return fit(AutoencoderTask(find_clips(clips, out, report), config, report), out, config, report)
 
 
 class Reconstruction(nn.Module):
-    """The forward pass that training needs, as one module."""
+    """Encoder, latents and decoder as one forward pass."""
 
     def __init__(self, autoencoder: nn.Module) -> None:
         super().__init__()
@@ -67,27 +67,13 @@ class Reconstruction(nn.Module):
         return self.autoencoder.decode(latents), mean, logvar
 
 
-class Contest(nn.Module):
-    """The autoencoder and what judges its pictures, as one module with a forward pass for each of them."""
+class AutoencoderTask:
+    """Training the autoencoder on frames drawn evenly from clips, with a discriminator if ``adversarial`` is above 0.
 
-    def __init__(self, autoencoder: Reconstruction, discriminator: PatchJudge) -> None:
-        super().__init__()
-        self.autoencoder, self.discriminator = autoencoder, discriminator
+    It is validated on some of these frames, and on frames of the test clips if there are any.
+    """
 
-    def forward(
-        self, frames: Tensor, noise: Tensor, player: str, judged: bool
-    ) -> tuple[tuple[Tensor, Tensor, Tensor], list[adversaries.Judgement]]:
-        """What :class:`Reconstruction` gives, and, if ``judged``, what the judge says of the reconstruction and, in its
-        own turn, of the frames, in which the autoencoder only plays."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and player == "autoencoder"):
-            made = self.autoencoder(frames, noise)
-        shown = [made[0]] + ([frames] if player == "discriminator" else [])
-        return made, [self.discriminator(pictures) for pictures in shown] if judged else []
-
-
-class CodecTask:
-    """Training the autoencoder on frames drawn evenly from clips; with ``adversarial`` above 0, against a judge that is
-    trained with it. It is judged on some of the frames, and on frames of the test clips if there are any."""
+    kind = "autoencoder"
 
     def __init__(self, sources: Sequence[Source], config: CodecTrainConfig, report: Report) -> None:
         self.video = VideoCodecConfig(kind="tiny", channels=config.channels, width=config.width, fit=config.fit)
@@ -96,23 +82,25 @@ class CodecTask:
         self.config, self.report = config, report
         train = [source for source in sources if source.split == "train"]
         test = [source for source in sources if source.split == "test"]
-        self.frames, self.clips, sound = read_frames(train, config, config.frames, report)
+        self.frames, self.clips, audio = read_frames(train, config, config.frames, report)
         if not len(self.frames):
             raise InputError("none of the clips for training can be read: the reasons are in the lines above")
-        held_out, _, _ = read_frames(test, config, JUDGED, report)
-        self.judged = {"training": self.frames[spread(len(self.frames), JUDGED)]}
+        held_out, _, _ = read_frames(test, config, EVALUATED, report)
+        self.evaluated = {"training": self.frames[spread(len(self.frames), EVALUATED)]}
         if len(held_out):
-            self.judged["held-out"] = held_out
+            self.evaluated["held-out"] = held_out
         report(f"{len(self.frames)} frames of {len(set(self.clips.tolist()))} clips at {config.size}x{config.size}")
-        self.timing = _timing(config.fps, sound, report)
+        self.timing = _timing(config.fps, audio, report)
         torch.manual_seed(purpose_seed(config.seed, WEIGHTS, 0))
         reconstruction = Reconstruction(TinyAutoencoder(self.video))
         self.averaged: nn.Module = reconstruction
         self.module: nn.Module = reconstruction
-        self.players: tuple[str, ...] = ()
+        self.networks: tuple[str, ...] = ()
+        self.loss_names: tuple[str, ...] = ("pixel", "edge", "kl")
         if config.adversarial:
-            self.module = Contest(reconstruction, PatchJudge(config.width))
-            self.players = ("discriminator", "autoencoder")
+            adversarial = Adversarial("autoencoder", reconstruction, PatchDiscriminator(config.width))
+            self.module, self.networks = adversarial, adversarial.networks
+            self.loss_names += ("adversarial", "discriminator")
         self.data = {"frames": hashlib.sha256(self.frames.numpy().tobytes()).hexdigest()[:16]}
         self._order = lru_cache(4)(
             lambda epoch: np.random.default_rng((config.seed, ROLE, epoch)).permutation(len(self.frames))
@@ -127,40 +115,40 @@ class CodecTask:
             noise = [torch.randn(config.channels, side, side, generator=generator) for generator in generators]
             yield {"frames": self.frames[numbers], "noise": torch.stack(noise), "clip": self.clips[numbers]}
 
-    def losses(self, module: nn.Module, batch: Batch, player: str = "") -> dict[str, Tensor]:
-        """Nothing for the discriminator until step ``adversarial_start``."""
+    def losses(self, module: nn.Module, batch: Batch, network: str = "") -> dict[str, Tensor]:
+        """Nothing for the discriminator before step ``adversarial_start``; the adversarial loss is 0 then."""
         frames = to_unit(batch["frames"])
-        if not player:
+        if not network:
             return self._reconstruction(frames, *module(frames, batch["noise"]))
-        judged = int(batch["step"]) >= self.config.adversarial_start
-        if player == "discriminator" and not judged:
+        active = int(batch["step"]) >= self.config.adversarial_start
+        if network == "discriminator" and not active:
             return {}
-        made, judgements = module(frames, batch["noise"], player, judged)
-        if player == "discriminator":
-            of_made, of_frames = judgements
-            return {"discriminator": adversaries.hinge(of_frames, of_made)}
-        passing = adversaries.hinge_to_pass(judgements[0]) if judged else frames.new_zeros(())
-        return self._reconstruction(frames, *made) | {"adversarial": self.config.adversarial * passing}
+        real = frames if network == "discriminator" else None
+        output, of_real, of_generated = module(network, [frames, batch["noise"]], real, active)
+        if network == "discriminator":
+            return {"discriminator": hinge_discriminator_loss(of_real, of_generated)}
+        adversarial = hinge_generator_loss(of_generated) if active else frames.new_zeros(())
+        return self._reconstruction(frames, *output) | {"adversarial": self.config.adversarial * adversarial}
 
-    def _reconstruction(self, frames: Tensor, again: Tensor, mean: Tensor, logvar: Tensor) -> dict[str, Tensor]:
-        return reconstruction_losses(again.float(), frames) | {"kl": self.config.kl * divergence(mean, logvar)}
+    def _reconstruction(self, frames: Tensor, output: Tensor, mean: Tensor, logvar: Tensor) -> dict[str, Tensor]:
+        return reconstruction_losses(output.float(), frames) | {"kl": self.config.kl * divergence(mean, logvar)}
 
     @torch.no_grad()
     def validate(self, module: nn.Module) -> dict[str, float]:
-        """``psnr``: of held-out frames, in dB; ``training_psnr``: of frames that were trained on."""
+        """``psnr``: of held-out frames, in dB; ``training_psnr``: of training frames."""
         names = {"held-out": "psnr", "training": "training_psnr"}
-        return {names[name]: psnr(self._again(module, frames), frames) for name, frames in self.judged.items()}
+        return {names[name]: psnr(self._reconstruct(module, frames), frames) for name, frames in self.evaluated.items()}
 
     def preview(self, module: nn.Module, folder: Path, step: int) -> None:  # noqa: ARG002
         """Originals above their reconstructions: of training frames, then of held-out ones."""
         rows: list[np.ndarray] = []
-        for frames in self.judged.values():
+        for frames in self.evaluated.values():
             shown = frames[spread(len(frames), SHOWN)]
-            rows += [np.concatenate(list(pictures.numpy()), axis=1) for pictures in (shown, self._again(module, shown))]
+            rows += [np.concatenate(list(part.numpy()), axis=1) for part in (shown, self._reconstruct(module, shown))]
         stack_pictures(rows, folder / "reconstruction.png")
 
-    def _again(self, module: nn.Module, frames: Tensor) -> Tensor:
-        """Frames (N, H, W, 3) uint8 -> their reconstruction, likewise."""
+    def _reconstruct(self, module: nn.Module, frames: Tensor) -> Tensor:
+        """Frames (N, H, W, 3) uint8 -> their reconstruction, of the same shape and type."""
         parts = frames.to(device_of(module)).split(self.config.batch)
         return torch.cat([from_unit(module(to_unit(part))[0]) for part in parts]).cpu()
 
@@ -185,8 +173,8 @@ class CodecTask:
 
 
 def reconstruction_losses(reconstruction: Tensor, frames: Tensor) -> dict[str, Tensor]:
-    """``pixel``: absolute plus squared error; ``edge``: absolute error of the differences between neighbours (after
-    arXiv 1511.05440), which keeps outlines sharp. Both (B, 3, H, W) in [-1, 1]; means over everything."""
+    """``pixel``: absolute plus squared error; ``edge``: absolute error of the differences between neighbouring pixels
+    (after arXiv 1511.05440), which keeps outlines sharp. Both images (B, 3, H, W) in [-1, 1]; means over everything."""
     error = reconstruction - frames
     edges = (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()) / 2
     return {"pixel": error.abs().mean() + error.square().mean(), "edge": edges}
@@ -198,9 +186,9 @@ def divergence(mean: Tensor, logvar: Tensor) -> Tensor:
     return (mean.square() + logvar.exp() - 1 - logvar).mean() / 2
 
 
-def psnr(again: Tensor, frames: Tensor) -> float:
+def psnr(reconstruction: Tensor, frames: Tensor) -> float:
     """The peak signal-to-noise ratio in dB of uint8 frames, from the squared error over all of them."""
-    error = (again.float() - frames.float()).square().mean().item()
+    error = (reconstruction.float() - frames.float()).square().mean().item()
     return 10 * math.log10(255**2 / max(error, 1e-9))
 
 
@@ -208,7 +196,7 @@ def psnr(again: Tensor, frames: Tensor) -> float:
 
 
 def is_fitted(training: Path, config: PrepareConfig) -> bool:
-    """Whether fitting in ``training`` went to its end, and to its last export."""
+    """Whether fitting in ``training`` is complete, with its last export."""
     steps = checkpoint.steps(training)
     return bool(steps) and steps[-1] >= config.codec_steps and checkpoint.exported(training) == steps[-1]
 
@@ -216,12 +204,12 @@ def is_fitted(training: Path, config: PrepareConfig) -> bool:
 def fit_for_prepare(
     clips: Path, training: Path, config: PrepareConfig, report: Report, processes: Processes | None, keep: bool
 ) -> Path:
-    """Fit the autoencoder for ``flowreel prepare`` where no codec was given, with what that command was told.
+    """Fit the autoencoder for ``flowreel prepare`` without ``--codec``, with the settings of that command.
 
     Args:
-        training: the folder that it is fitted in, and that is returned.
+        training: the run's folder, which is returned.
         processes: those that share the work; None for this one alone.
-        keep: take a finished fit in ``training`` as it is.
+        keep: use a finished fit in ``training``.
 
     Raises:
         InputError: the processes can't share a batch, or the fit can't go on.
@@ -249,10 +237,10 @@ def fit_for_prepare(
         if not checkpoint.steps(training):
             raise
         raise InputError(
-            f"{error}\nThis is the autoencoder that was being fitted: delete {training} to begin anew."
+            f"{error}\nThis is the autoencoder that was being fitted: delete {training} to start again."
         ) from error
     if processes is not None:
-        processes.wait()  # the last export is one process's
+        processes.wait()  # rank 0 writes the last export
     return training
 
 
@@ -264,12 +252,12 @@ def read_frames(
 ) -> tuple[Tensor, Tensor, bool]:
     """At most ``limit`` frames, drawn evenly over the clips and over the time of each.
 
-    Returns uint8 (N, H, W, 3), the numbers of their clips among ``sources`` (N,), and whether any clip has sound.
+    Returns uint8 (N, H, W, 3), the numbers of their clips among ``sources`` (N,), and whether any clip has audio.
     Clips that can't be read are reported and left out.
     """
     infos = list(probed(sources, report))
     lengths = [max(1, round(info.seconds * config.fps)) if info else 0 for info in infos]
-    sound = any(info.has_audio for info in infos if info)
+    audio = any(info.has_audio for info in infos if info)
     frames: list[np.ndarray] = []
     clips: list[int] = []
     for number, (source, length, share) in enumerate(zip(sources, lengths, shares(lengths, limit), strict=True)):
@@ -282,7 +270,7 @@ def read_frames(
         frames += found
         clips += [number] * len(found)
     size = (0, config.size, config.size, 3)
-    return torch.from_numpy(np.stack(frames) if frames else np.empty(size, np.uint8)), torch.tensor(clips), sound
+    return torch.from_numpy(np.stack(frames) if frames else np.empty(size, np.uint8)), torch.tensor(clips), audio
 
 
 def _pick(path: Path, config: CodecTrainConfig, wanted: set[int]) -> Iterator[np.ndarray]:
@@ -297,11 +285,11 @@ def _pick(path: Path, config: CodecTrainConfig, wanted: set[int]) -> Iterator[np
             number += 1
 
 
-def _timing(fps: float, sound: bool, report: Report) -> Timing:
-    """The clocks of the codec: with sound if the clips have it and a log-mel goes with the frame rate."""
-    if sound:
+def _timing(fps: float, audio: bool, report: Report) -> Timing:
+    """The clocks of the codec: with audio if the clips have it and a log-mel fits the frame rate."""
+    if audio:
         try:
             return timing_with_sound(fps, mel_for(fps))
         except InputError as error:
-            report(f"the codec is for pictures alone: {error}")
+            report(f"the codec is for video alone: {error}")
     return Timing(fps, 0, 0)

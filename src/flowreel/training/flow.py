@@ -49,7 +49,7 @@ lookahead."""
 def train(data: Path | str, run: Path | str, config: TrainConfig, report: Report = print) -> Path:
     """Train a flow on the prepared folder ``data``; ``run`` becomes a checkpoint folder for :func:`flowreel.load`.
 
-    Running the same command again goes on from the last checkpoint; see :func:`flowreel.training.loop.fit`.
+    Running the same command again resumes from the last checkpoint; see :func:`flowreel.training.loop.fit`.
     """
     start = load(config.init, device="cpu") if config.init else None
     if start is not None:
@@ -65,7 +65,8 @@ class FlowTask:
         start: where the weights and the scales of the latents come from, instead of from nothing.
     """
 
-    players: tuple[str, ...] = ()
+    kind = "flow"
+    networks: tuple[str, ...] = ()
 
     def __init__(self, data: Path, config: TrainConfig, report: Report, start: Pipeline | None = None) -> None:
         self.config, self.folder = config, data
@@ -75,6 +76,7 @@ class FlowTask:
         scales = start.config.codec if start is not None else None
         self.dataset = WindowDataset(data, "train", config.data, config.seed, report, scales)
         self.shapes = self.dataset.shape.streams
+        self.loss_names = tuple(self.shapes)
         self.roles = {role: share for role, share in dataclasses.asdict(config.objective.roles).items() if share > 0}
         if "audio" not in self.shapes:
             self.roles = self._without_sound(report)
@@ -158,7 +160,7 @@ class FlowTask:
             report(f"no validation loss: {error}")
             return None
 
-    def losses(self, module: nn.Module, batch: Batch, player: str = "") -> dict[str, Tensor]:  # noqa: ARG002
+    def losses(self, module: nn.Module, batch: Batch, network: str = "") -> dict[str, Tensor]:  # noqa: ARG002
         return self._losses(module, batch, self.config.seed, augment=True)
 
     def _losses(self, module: nn.Module, batch: Batch, seed: int, augment: bool) -> dict[str, Tensor]:

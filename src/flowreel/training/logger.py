@@ -1,7 +1,4 @@
-"""What a training run says while it goes: the progress line, ``loss.csv``, ``validation.csv``, ``loss.png``, trackers.
-
-Knows: how numbers are shown and kept. Does not know: where they come from, or what a tracker is (``trackers.py``).
-"""
+"""Training logger: progress line, ``loss.csv``, ``validation.csv``, ``loss.png``, trackers."""
 
 from __future__ import annotations
 
@@ -18,26 +15,27 @@ from typing import Any, Self
 from flowreel.errors import InputError
 from flowreel.training import trackers
 from flowreel.utils.files import replacing_files
-from flowreel.utils.reporting import Report
+from flowreel.utils.reporting import Progress, Report
 
-CURVE, VALIDATION, PICTURE = "loss.csv", "validation.csv", "loss.png"
+CURVE, VALIDATION, PLOT = "loss.csv", "validation.csv", "loss.png"
 
 
-class Journal:
-    """The record of one run, as a context manager.
+class TrainingLogger:
+    """The log of one run, as a context manager.
 
     Every step is :meth:`add`-ed; a :meth:`row` is the mean over the steps since the row before. ``loss.csv`` and
-    ``validation.csv`` only grow, except that rows after ``step``, from which a resumed run goes on, are cut off.
+    ``validation.csv`` only grow, except that a resumed run removes the rows after ``step``.
 
     Args:
         run: the folder.
-        steps: where the run ends.
-        step, seconds: where it goes on from.
+        steps: the last step of the run.
+        step, seconds: steps and seconds that were done before.
         report: takes one line of text.
+        names: the losses, in the order of their columns.
         tracker: where the curves go too, see :func:`flowreel.training.trackers.open`.
-        lead: False in the processes that share a run with one that writes: these write and show nothing.
-        settings: of the run, for the tracker to show.
-        shown: False where ``step`` will be validated again: its row of ``validation.csv`` is cut off too.
+        lead: False in the processes that write and show nothing.
+        settings: of the run, for the tracker.
+        shown: False where ``step`` will be validated again: its row of ``validation.csv`` is removed too.
 
     Raises:
         InputError: the tracker can't be used, or a file can't be written.
@@ -50,6 +48,7 @@ class Journal:
         step: int,
         seconds: float,
         report: Report,
+        names: Sequence[str] = (),
         tracker: str = "none",
         lead: bool = True,
         settings: dict[str, Any] | None = None,
@@ -57,50 +56,52 @@ class Journal:
     ) -> None:
         self.run, self.steps, self.report, self.lead = run, steps, report, lead
         self.start, self.step = step, step
-        self._before, self._clock = seconds, time.monotonic()
+        self._before, self._begun = seconds, time.monotonic()
         self._sums: dict[str, tuple[float, int]] = {}
-        self._names: dict[str, None] = {}
-        self._bar = _Bar(steps, step) if lead and sys.stdout is not None and sys.stdout.isatty() else None
         if lead:
-            self._curve, self._validation = Table(run / CURVE, step), Table(run / VALIDATION, step - (not shown))
-            self._names |= dict.fromkeys(name for name in self._curve.head if name not in ("step", "lr", "seconds"))
+            columns = ("step", "loss", *names, "grad_norm", "lr", "seconds")
+            self._curve = Table(run / CURVE, step, columns)
+            self._validation = Table(run / VALIDATION, step - (not shown))
         self._tracker = trackers.open(tracker, run, settings or {}, step, report) if lead else None
+        self._progress = Progress("training", lead, lines=False, start=step / steps, now=time.monotonic)
+        # A bar on the same terminal shows what the lines would say.
+        self._has_lines = not (self._progress.has_bar and sys.stdout is not None and sys.stdout.isatty())
 
     @property
     def seconds(self) -> float:
-        """Wall time of the run, over all its sessions."""
-        return self._before + time.monotonic() - self._clock
+        """Wall time of the run, with the time before it was resumed."""
+        return self._before + time.monotonic() - self._begun
 
     def add(self, step: int, numbers: dict[str, float]) -> None:
-        """Note the numbers of ``step``, the losses first (their names are columns), and move the bar.
+        """Note the numbers of ``step`` and move the progress bar.
 
-        A name may be left out at a step, and one that is not finite counts as left out.
+        A name may be missing at a step, and one that is not finite counts as missing.
         """
         self.step = step
         for name, value in numbers.items():
-            self._names.setdefault(name)
             if math.isfinite(value):
                 total, count = self._sums.get(name, (0.0, 0))
                 self._sums[name] = total + value, count + 1
-        if self._bar:
-            self._bar.move(step, self._line(numbers))
+        self._progress.update(step / self.steps, f"step {step}/{self.steps}  {self._line(numbers)}")
 
     def row(self, lr: float, shown: bool = True) -> None:
-        """Write the means since the last row to ``loss.csv``, each over the steps that had the number, and, if
-        ``shown``, as a line to the reader. A number that no step had is an empty cell."""
+        """Write the means since the last row to ``loss.csv`` and, if ``shown``, report them.
+
+        Each mean is over the steps that had the number; one that no step had is an empty cell.
+        """
         if not self.lead or not self._sums:
             return
         means = {name: total / count for name, (total, count) in self._sums.items()}
-        cells = {name: means.get(name) for name in sorted(self._names, key=_is_beside)}  # late losses before grad_norm
         self._sums = {}
-        self._curve.append({"step": self.step, **cells, "lr": lr, "seconds": round(self.seconds, 2)})
+        self._curve.append({"step": self.step, **means, "lr": lr, "seconds": round(self.seconds, 2)})
         if self._tracker:
             self._tracker.log({**means, "lr": lr}, self.step)
-        if shown and not self._bar:
-            self.report(f"step {self.step}/{self.steps}  {self._line(means)}")
+        if shown and self._has_lines:
+            left = self._progress.left(self.step / self.steps)
+            self.report(f"step {self.step}/{self.steps}  {self._line(means)}" + (f", {left}" if left else ""))
 
     def validation(self, step: int, numbers: dict[str, float]) -> None:
-        """Write what was measured on held-out data after ``step`` to ``validation.csv`` and as a line to the reader."""
+        """Write the measures of held-out data after ``step`` to ``validation.csv`` and report them."""
         finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
         if not self.lead or not numbers:
             return
@@ -111,93 +112,61 @@ class Journal:
         self.report(f"step {step}  validation: {listed}")
 
     def draw(self) -> None:
-        """Draw ``loss.png`` afresh."""
+        """Draw ``loss.png`` again."""
         draw(self.run / CURVE, self.run)
 
     def _line(self, numbers: dict[str, float]) -> str:
         parts = [f"{name} {value:.4g}" for name, value in numbers.items() if name not in ("loss", "grad_norm")]
         split = f" ({' '.join(parts)})" if len(parts) > 1 else ""
-        taken = max(1e-6, time.monotonic() - self._clock)  # a coarse clock may not have moved yet
-        pace = taken / max(1, self.step - self.start)  # seconds a step in this session
+        elapsed = max(1e-6, time.monotonic() - self._begun)  # a coarse clock may not have moved yet
+        pace = elapsed / max(1, self.step - self.start)  # seconds per step
         speed = f"{1 / pace:.1f} steps/s" if pace < 1 else f"{pace:.1f} s/step"
-        return (
-            f"loss {numbers.get('loss', math.nan):.4f}{split}  {speed}  {_clock(pace * (self.steps - self.step))} left"
-        )
+        return f"loss {numbers.get('loss', math.nan):.4f}{split}  {speed}"
 
     def __enter__(self) -> Self:
-        if self._bar:
-            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar:
-            self._bar.stop()
+        self._progress.__exit__(kind, error, trace)
         if self._tracker:
             self._tracker.close()
 
 
-class _Bar:
-    """A progress bar on a terminal. What others print meanwhile appears above it."""
-
-    def __init__(self, steps: int, step: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        self._progress = Progress(
-            TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[line]}")
-        )
-        self._task = self._progress.add_task("", total=steps, completed=step, line="")
-        self.start, self.stop = self._progress.start, self._progress.stop
-
-    def move(self, step: int, line: str) -> None:
-        self._progress.update(self._task, completed=step, line=line)
-
-
 class Table:
-    """A CSV file of numbers with ``step`` in front, which grows by rows; a new name is a new column.
+    """A CSV file of numbers with ``step`` in front, which grows by rows.
 
-    Opening it cuts off the rows after ``step``, and what a crash left that is no whole row; an emptied file is removed.
+    Opening it removes the rows after ``step`` and what a crash left incomplete; a file without rows is deleted.
+
+    Args:
+        columns: all columns; those of the first row if left out. An existing file keeps its own too.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
+    def __init__(self, path: Path, step: int, columns: Sequence[str] = ()) -> None:
+        self.path, self.head = path, list(columns)
         if not path.exists():
-            self.head: list[str] = []
             return
         head, lines = _read(path)
-        kept = [line for line in lines if float(line[0]) <= step]
-        self.head = head if kept else []
-        if not kept:
+        rows = [dict(zip(head, line, strict=True)) for line in lines if float(line[0]) <= step]
+        if not rows:
             path.unlink()
-        elif path.read_bytes() != _csv([head, *kept]).encode():
-            self._rewrite(head, kept)
+            return
+        self.head = head if set(head) >= set(columns) else [*columns, *(name for name in head if name not in columns)]
+        text = _csv([self.head, *([row.get(name, "") for name in self.head] for row in rows)])
+        if path.read_bytes() != text.encode():
+            with replacing_files(path.parent) as aside:
+                (aside / path.name).write_text(text, encoding="utf-8", newline="")
 
     def append(self, values: dict[str, float | None]) -> None:
         """Write a row; None is an empty cell. :class:`InputError` where the disk does not take it."""
+        lines = [] if self.path.exists() else [self.head or list(values)]
+        self.head = self.head or list(values)
         try:
-            if new := [name for name in values if name not in self.head]:
-                self._widen(list(values), new)
             with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.write(_csv([[_text(values.get(name)) for name in self.head]]))
+                file.write(_csv([*lines, [_text(values.get(name)) for name in self.head]]))
         except OSError as error:
             raise InputError(f"{self.path} can't be written: {error.strerror}") from error
-
-    def _widen(self, names: list[str], new: list[str]) -> None:
-        """Put every new name after the one that it follows in ``names``, with empty cells in the rows so far."""
-        lines = _read(self.path)[1] if self.head else []
-        head = list(self.head)
-        for name in new:
-            before = names[: names.index(name)]
-            place = head.index(before[-1]) + 1 if before else 0
-            head.insert(place, name)
-        rows = [dict(zip(self.head, line, strict=True)) for line in lines]
-        self._rewrite(head, [[row.get(name, "") for name in head] for row in rows])
-        self.head = head
-
-    def _rewrite(self, head: list[str], lines: list[list[str]]) -> None:
-        with replacing_files(self.path.parent) as aside:
-            (aside / self.path.name).write_text(_csv([head, *lines]), encoding="utf-8", newline="")
 
 
 def _csv(lines: list[list[str]]) -> str:
@@ -213,7 +182,7 @@ def _text(value: float | None) -> str:
 
 
 def _read(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Names and whole rows of a CSV file; a last line without its line feed, and what is no row, are left out."""
+    """Names and complete rows of a CSV file; a last line without its line feed and malformed rows are left out."""
     text = path.read_text(encoding="utf-8", errors="replace")
     head, *lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1]))) or [[]]
     if head[:1] != ["step"]:
@@ -229,14 +198,14 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _is_beside(name: str) -> bool:
-    """Whether a column of ``loss.csv`` is no loss."""
-    return name in ("step", "lr", "seconds") or name.startswith("grad_norm")
+def _is_loss(name: str) -> bool:
+    """Whether a column of ``loss.csv`` is a loss."""
+    return name not in ("step", "lr", "seconds") and not name.startswith("grad_norm")
 
 
 def read_curve(path: Path) -> tuple[list[str], list[list[float]]]:
-    """The column names and the rows of a ``loss.csv`` or ``validation.csv``, NaN for an empty cell; rows that a crash
-    cut short are left out. Nothing where there is no file."""
+    """The column names and the rows of a ``loss.csv`` or ``validation.csv``, NaN for an empty cell; incomplete rows are
+    left out. Empty where there is no file."""
     if not path.exists():
         return [], []
     head, lines = _read(path)
@@ -245,7 +214,7 @@ def read_curve(path: Path) -> tuple[list[str], list[list[float]]]:
 
 def draw(curve: Path, folder: Path) -> None:
     """Draw the losses of a ``loss.csv`` over the steps as ``loss.png`` in ``folder``; the columns of the
-    ``validation.csv`` beside it that are called like a loss are dots in its colour."""
+    ``validation.csv`` beside it that are named like a loss are dots in its colour."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -270,15 +239,15 @@ def draw(curve: Path, folder: Path) -> None:
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     with replacing_files(folder) as aside:
-        figure.savefig(aside / PICTURE, dpi=110)
+        figure.savefig(aside / PLOT, dpi=110)
 
 
 def _columns(path: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """By name, the steps and the values of a file's columns that are losses, without the empty cells."""
+    """The steps and values of a file's losses by name, without the empty cells."""
     head, rows = read_curve(path)
     columns = {}
     for place, name in enumerate(head):
-        if not _is_beside(name):
+        if _is_loss(name):
             points = [(row[0], row[place]) for row in rows if math.isfinite(row[place])]
             if points:
                 columns[name] = [step for step, _ in points], [value for _, value in points]
@@ -286,17 +255,10 @@ def _columns(path: Path) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def smooth(values: Sequence[float], share: float = 0.02) -> list[float]:
-    """The exponential moving average over about ``share`` of the values, without the pull of its first one."""
+    """The exponential moving average over about ``share`` of the values, with bias correction at its start."""
     keep = 1 - 1 / max(1.0, share * len(values))
     result, total, weight = [], 0.0, 0.0
     for value in values:
         total, weight = keep * total + value, keep * weight + 1
         result.append(total / weight)
     return result
-
-
-def _clock(seconds: float) -> str:
-    """6:22, or 1:06:22 from an hour on."""
-    hours, rest = divmod(round(seconds), 3600)
-    minutes, rest = divmod(rest, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

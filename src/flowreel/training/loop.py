@@ -1,12 +1,9 @@
-"""The one loop of every training run, of a flow, a codec or a vocoder.
-
-Knows: the order in which a run reports, saves, previews, stops and steps; how it resumes; how processes share it.
-Does not know: what is trained on what: that is a task (``train.py``, ``train_codec.py``, ``train_vocoder.py``);
-nor how a step or a checkpoint is made (``session.py``).
+"""The one loop of every training run: the order of reports, saves, previews and steps, and how a run resumes.
 
 A run is a pure function of its settings and data: the clips of a step, everything random about sample ``n``, the
-learning rate and the average's decay all follow from the seed and the position. So a resumed run equals one that was
-never stopped, and processes or accumulation steps only change the rounding (and which samples stochastic depth hits).
+learning rate and the average's decay all follow from the seed and the position. So a resumed run equals an
+uninterrupted one, and the number of processes or accumulation steps only changes the rounding (and which samples
+stochastic depth drops).
 """
 
 from __future__ import annotations
@@ -15,11 +12,11 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 
 from flowreel.config import LoopConfig, to_dict
-from flowreel.training.logger import Journal
+from flowreel.training.logger import TrainingLogger
 from flowreel.training.optim import learning_rate
-from flowreel.training.signals import Stop
+from flowreel.training.signals import SignalHandler
 from flowreel.training.task import Task
-from flowreel.training.trainer import Session
+from flowreel.training.trainer import Trainer
 from flowreel.utils.locking import held
 from flowreel.utils.reporting import Report
 from flowreel.utils.runtime import rank_and_world
@@ -28,13 +25,13 @@ from flowreel.utils.runtime import rank_and_world
 def fit(task: Task, run: Path, config: LoopConfig, report: Report) -> Path:
     """Train until ``config.steps``, from the newest checkpoint in ``run`` if there is one. Returns ``run``.
 
-    SIGINT and SIGTERM finish the step and save, then :class:`KeyboardInterrupt` is raised. A process that was killed at
-    any moment is gone on from as if it had not been: also what was due at its last checkpoint is made, if it is not.
-    Under ``torchrun`` every process calls this, and they share each batch.
+    After SIGINT or SIGTERM the step is finished and saved, then :class:`KeyboardInterrupt` is raised. A run whose
+    process was killed at any moment resumes with the same result; what was due at its last checkpoint is made first if
+    it is missing. Under ``torchrun`` every process calls this, and they share each batch.
 
-    Raises :class:`InputError` for a folder that is not a run's or that another process trains in, settings that differ
-    from the run's, a batch that can't be shared evenly, a loss that is not finite, and a checkpoint that can't be
-    written.
+    Raises:
+        InputError: the folder is not a run's or another process trains in it, the settings differ from the run's, the
+            batch can't be shared evenly, a loss is not finite, or a checkpoint can't be written.
     """
     rank, _ = rank_and_world()
     with held(run, report) if rank == 0 else nullcontext():
@@ -42,39 +39,49 @@ def fit(task: Task, run: Path, config: LoopConfig, report: Report) -> Path:
 
 
 def _fit(task: Task, run: Path, config: LoopConfig, report: Report) -> Path:
-    session = Session(task, run, config, report)
-    start, seconds, shown = session.resume()
+    trainer = Trainer(task, run, config, report)
+    start, seconds, shown = trainer.resume()
     if start >= config.steps and shown:
-        session.report(f"{run} has {start} of {config.steps} steps already: nothing to do (raise steps to go on)")
+        trainer.report(f"{run} has {start} of {config.steps} steps already: nothing to do (raise steps to continue)")
         return run
     step, lr = start, 0.0
-    settings = to_dict(config)
-    journal = Journal(run, config.steps, start, seconds, session.report, config.tracker, session.lead, settings, shown)
-    with closing(session), Stop() as stop, journal:
+    logger = TrainingLogger(
+        run,
+        config.steps,
+        start,
+        seconds,
+        trainer.report,
+        names=task.loss_names,
+        tracker=config.tracker,
+        lead=trainer.lead,
+        settings=to_dict(config),
+        shown=shown,
+    )
+    with closing(trainer), SignalHandler() as stop, logger:
         while True:
             last = step >= config.steps or stop.agreed
             saved = last or step == start or step % config.save == 0
             if step > start:
                 # report
                 if saved or step % config.log == 0:
-                    journal.row(lr, shown=last or step % config.log == 0)
+                    logger.row(lr, shown=last or step % config.log == 0)
 
                 # save
                 if saved:
-                    session.save(step, journal.seconds)
+                    trainer.save(step, logger.seconds)
 
-            if step > start or not shown:  # a process that was killed may have saved a step and shown nothing of it
+            if step > start or not shown:  # a killed process may have saved a step and not shown it
                 # validate
                 if _due(step, config.validate, config.steps):
-                    journal.validation(step, session.validate())
-                if saved and session.lead:
-                    journal.draw()
+                    logger.validation(step, trainer.validate())
+                if saved and trainer.lead:
+                    logger.draw()
 
                 # preview
                 if _due(step, config.preview, config.steps):
-                    session.preview(step)
+                    trainer.preview(step)
                 if saved:
-                    session.mark_shown(step)
+                    trainer.mark_shown(step)
 
             # stop?
             if last:
@@ -82,14 +89,14 @@ def _fit(task: Task, run: Path, config: LoopConfig, report: Report) -> Path:
 
             # step
             lr = learning_rate(config.optim, step, config.steps)
-            numbers = session.step(step, lr, stop)
+            numbers = trainer.step(step, lr, stop)
             step += 1
-            journal.add(step, numbers)
-        session.agree(stop)
+            logger.add(step, numbers)
+        trainer.agree(stop)
 
     if stop.agreed:
-        session.report(
-            f"stopped after step {step} of {config.steps}, saved in {run}: the same command goes on from there"
+        trainer.report(
+            f"stopped after step {step} of {config.steps}, saved in {run}: the same command resumes from there"
         )
         raise KeyboardInterrupt
     return run

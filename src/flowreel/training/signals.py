@@ -1,4 +1,4 @@
-"""How a long run hears that it should end: signals, noted and answered between two steps."""
+"""Signals that end a run: noted when they arrive, handled between two steps."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 
-class Stop:
-    """Listens for SIGINT and SIGTERM while it is entered. A second SIGINT interrupts at once.
+class SignalHandler:
+    """Notes SIGINT and SIGTERM, as a context manager. A second SIGINT interrupts at once.
 
-    ``asked``: this process was told to stop; ``agreed``: some process was, and all know it.
+    ``requested``: this process got a signal; ``agreed``: some process did, and all know it.
     """
 
     def __init__(self) -> None:
@@ -20,11 +20,11 @@ class Stop:
         self._before: dict[int, Any] = {}
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         return self.signal is not None
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
+        if threading.current_thread() is threading.main_thread():  # Python takes no handlers in other threads
             self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 

@@ -1,9 +1,7 @@
-"""Where a run's curves go besides its own files: TensorBoard, Weights & Biases, trackio.
+"""Trackers of a run's curves besides its own files: TensorBoard and Weights & Biases.
 
-Knows: how each is opened, gone on with and closed. Does not know: what the numbers are.
-
-A tracker is a convenience: one that fails while a run goes is said so once and left alone, and the run goes on. Which
-online run belongs to a training run is kept in ``RUN/training/tracker.json``.
+A tracker that fails during a run is reported once and not used again; the run continues. Which online run belongs to a
+training run is noted in ``RUN/training/tracker.json``.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from flowreel.training.checkpoint import FOLDER
 from flowreel.utils.files import read_json, write_json
 from flowreel.utils.reporting import Report
 
-KINDS = ("none", "tensorboard", "wandb", "trackio")
+KINDS = ("none", "tensorboard", "wandb")
 PROJECT = "flowreel"
 NOTE = "tracker.json"
 
@@ -32,22 +30,21 @@ class Tracker(Protocol):
 
 
 def open(kind: str, run: Path, settings: dict[str, Any], step: int, report: Report) -> Tracker | None:
-    """The tracker ``kind`` of :data:`KINDS` for ``run``, which goes on after ``step``; None for "none".
+    """The tracker ``kind`` of :data:`KINDS` for ``run``, which continues after ``step``; None for "none".
 
-    The project is "flowreel" (or what WANDB_PROJECT and TRACKIO_PROJECT name), the run is named after its folder, and
-    ``settings`` (JSON-able) are shown with it. A run that is gone on with goes on there too. ``report`` is told when
-    the tracker fails later.
+    The project is "flowreel" (or the one that WANDB_PROJECT names), the run is named after its folder, and ``settings``
+    (JSON-able) are shown with it. A resumed run is resumed in the tracker too. Later failures go to ``report``.
 
     Raises:
-        InputError: no such kind, its package is not installed, or a new run can't be begun there. Where a run that was
-            there before can't be gone on with, ``report`` is told, and it is None.
+        InputError: there is no such kind, its package is not installed, or a new run can't be started. Where a run
+            can't be resumed in the tracker, that is reported and None is returned.
     """
     if kind not in KINDS:
         raise InputError(f"tracker must be one of {', '.join(KINDS)}, not {kind!r}")
     if kind == "none":
         return None
     known = identity(run, kind)
-    opening: Any = {"tensorboard": _TensorBoard, "wandb": _WandB, "trackio": _Trackio}[kind]
+    opening: Any = {"tensorboard": _TensorBoard, "wandb": _WandB}[kind]
     try:
         inner: Tracker = opening(run, settings, step, known or _new_identity(run))
     except MissingExtraError:
@@ -56,16 +53,16 @@ def open(kind: str, run: Path, settings: dict[str, Any], step: int, report: Repo
         reason = f"{type(error).__name__}: {str(error).strip() or 'no reason given'}".splitlines()[0]
         if known is None:
             raise InputError(
-                f"--tracker {kind} can't be begun: {reason}\n"
+                f"--tracker {kind} can't be started: {reason}\n"
                 "Log in to it, work offline (for wandb: WANDB_MODE=offline), or choose --tracker none"
             ) from error
-        report(f"WARNING: no curves for {kind} in this session: {reason}")
+        report(f"WARNING: no curves for {kind} until the run is resumed again: {reason}")
         return None
     return _Forgiving(kind, inner, report)
 
 
 def identity(run: Path, kind: str) -> dict[str, str] | None:
-    """What was noted when ``run`` was begun at ``kind``: its id and name; None before."""
+    """Id and name of ``run`` in the tracker ``kind``, as noted at its start; None before."""
     return _notes(run).get(kind)
 
 
@@ -73,7 +70,7 @@ def _notes(run: Path) -> dict[str, Any]:
     path = run / FOLDER / NOTE
     try:
         return read_json(path) if path.is_file() else {}
-    except InputError:  # a damaged note: begin another run there
+    except InputError:  # a damaged note: start another run there
         return {}
 
 
@@ -88,7 +85,7 @@ def _new_identity(run: Path) -> dict[str, str]:
 
 
 class _Forgiving:
-    """A tracker whose first failure is told, and the last."""
+    """A tracker whose first failure is reported and disables it."""
 
     def __init__(self, kind: str, inner: Tracker, report: Report) -> None:
         self.kind, self.inner, self._report = kind, inner, report
@@ -108,13 +105,13 @@ class _Forgiving:
         except Exception as error:  # noqa: BLE001 - whatever a service raises must not end the run
             self._works = False
             self._report(
-                f"WARNING: {self.kind} failed ({type(error).__name__}: {error}); the run goes on without it, "
+                f"WARNING: {self.kind} failed ({type(error).__name__}: {error}); the run continues without it, "
                 "the curves are in loss.csv"
             )
 
 
 class _TensorBoard:
-    """Event files in ``RUN/tensorboard``; what was written after ``step`` is hidden."""
+    """Event files in ``RUN/tensorboard``; events after ``step`` are hidden."""
 
     def __init__(self, run: Path, settings: dict[str, Any], step: int, known: dict[str, str]) -> None:  # noqa: ARG002
         boards = require("torch.utils.tensorboard", "train")
@@ -129,20 +126,20 @@ class _TensorBoard:
 
 
 class _WandB:
-    """A run of Weights & Biases; its files are in ``RUN/wandb``. Steps that it has already are passed over by it."""
+    """A run of Weights & Biases, with its files in ``RUN/wandb``. It ignores steps that it has already."""
 
     def __init__(self, run: Path, settings: dict[str, Any], step: int, known: dict[str, str]) -> None:  # noqa: ARG002
         wandb = require("wandb", "trackers")
         run.mkdir(parents=True, exist_ok=True)
-        os.environ.setdefault("WANDB_FINISH_TIMEOUT", "60")  # else a lost network keeps a finished run for ever
+        os.environ.setdefault("WANDB_FINISH_TIMEOUT", "60")  # without it, a lost network blocks for ever
         self._run = wandb.init(
-            project=_project("WANDB_PROJECT"),
+            project=os.environ.get("WANDB_PROJECT") or PROJECT,
             id=known["id"],
             name=run.resolve().name,
             resume="allow",
             dir=str(run),
             config=settings,
-            settings=wandb.Settings(console="off"),  # it would take the progress bar's lines
+            settings=wandb.Settings(console="off"),  # else it captures the progress bar
         )
         _note(run, "wandb", known)
 
@@ -151,25 +148,3 @@ class _WandB:
 
     def close(self) -> None:
         self._run.finish()
-
-
-class _Trackio:
-    """A run of trackio, which keeps it on this machine (or in the Space that TRACKIO_SPACE_ID names). Steps that are
-    done again after a crash are in it twice."""
-
-    def __init__(self, run: Path, settings: dict[str, Any], step: int, known: dict[str, str]) -> None:  # noqa: ARG002
-        trackio = require("trackio", "trackers")
-        self._run = trackio.init(
-            project=_project("TRACKIO_PROJECT"), name=known["name"], resume="allow", config=settings
-        )
-        _note(run, "trackio", known)
-
-    def log(self, values: dict[str, float], step: int) -> None:
-        self._run.log(values, step=step)
-
-    def close(self) -> None:
-        self._run.finish()
-
-
-def _project(variable: str) -> str:
-    return os.environ.get(variable) or PROJECT

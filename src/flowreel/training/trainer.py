@@ -1,8 +1,4 @@
-"""What one process of a training run holds and does: a step, a checkpoint, a look at the averaged weights.
-
-Knows: how gradients become a step and a run becomes files. Does not know: when (``loop.py``), what is trained
-(``task.py``), how a network is spread over processes (``parallel.py``).
-"""
+"""Per-process trainer: optimisation step, checkpoint, evaluation of the averaged weights."""
 
 from __future__ import annotations
 
@@ -25,7 +21,7 @@ from flowreel.training.checkpoint import Checkpoint
 from flowreel.training.ema import EMA
 from flowreel.training.optim import optimizers
 from flowreel.training.parallel import Parallel
-from flowreel.training.signals import Stop
+from flowreel.training.signals import SignalHandler
 from flowreel.training.task import NETWORK, Batch, Task, purpose_seed
 from flowreel.utils.distributed import Processes
 from flowreel.utils.files import replacing_files
@@ -34,7 +30,7 @@ from flowreel.utils.resume import check_unchanged
 from flowreel.utils.runtime import rank_and_world
 from flowreel.utils.threads import flush_denormals
 
-# Settings that may change when a run goes on: they alter its length, what is shown, or the rounding alone.
+# Settings that may change when a run is resumed: they alter its length, what is shown, or the rounding.
 FREE = {
     "steps",
     "log",
@@ -52,10 +48,14 @@ FREE = {
 }
 
 
-class Session:
-    """What one process holds while it trains: the network, its average, the optimizers, and its place among the others.
+KINDS = {"TrainConfig": "flow", "CodecTrainConfig": "autoencoder", "VocoderTrainConfig": "vocoder"}
+"""What the states of version 0.7.0 and before call the kinds of runs."""
 
-    ``lead`` is True in the one process that writes; ``report`` says nothing in the others.
+
+class Trainer:
+    """The network, its average, the optimizers and the place of this process among the others.
+
+    ``lead`` is True in the one process that writes; ``report`` does nothing in the others.
     """
 
     def __init__(self, task: Task, run: Path, config: LoopConfig, report: Report) -> None:
@@ -83,59 +83,60 @@ class Session:
         self.ema = EMA(task.averaged, config.ema)
         self.ema.module.to(self.processes.device)
         self.blueprint = copy.deepcopy(self.ema.module).to("meta") if sharded else None
-        self.network = Parallel(
-            self.processes, task.module, "shards" if sharded else "adversarial" if task.players else "copies"
+        self.parallel = Parallel(
+            self.processes, task.module, "shards" if sharded else "adversarial" if task.networks else "copies"
         )
         if sharded:
             parallel.shard(self.ema.module, self.processes)
         if config.compile:
             task.module.compile()
-        self.turns = {name: Turn.of(task.module, name, config.optim) for name in task.players or ("",)}
+        self.networks = {name: Optimized.of(task.module, name, config.optim) for name in task.networks or ("",)}
         self.batches: Iterator[Batch] = iter(())
 
     def resume(self) -> tuple[int, float, bool]:
-        """Take up the newest checkpoint, and clear away what a killed process left half written.
+        """Load the newest checkpoint, and delete what a killed process left incomplete.
 
-        Returns its step and the seconds of training so far, or zeros, and whether all that is to be seen of this step
-        was made, see :meth:`mark_shown`.
+        Returns its step and the seconds of training so far, or zeros, and whether this step was shown, see
+        :meth:`mark_shown`.
         """
         saved = checkpoint.latest(self.run, self.report)
         step, seconds, shown, current = 0, 0.0, True, True
         if saved is not None:
             before = saved.settings
-            if before["run"] == type(self.config).__name__:  # options that were added since have their defaults
+            before["run"] = KINDS.get(before["run"], before["run"])
+            if before["run"] == self.task.kind:  # options that were added since have their defaults
                 before["config"] = to_dict(from_dict(type(self.config), before["config"], "saved settings"))
             check_unchanged(self.run, _named(before), _named(self._settings()), "was trained", FREE, only_shared=True)
             parallel.spread(self.task.module, saved.model)
             parallel.spread(self.ema.module, saved.ema)
-            for turn in self.turns.values():
-                for optimizer in turn.optimizers:
+            for network in self.networks.values():
+                for optimizer in network.optimizers:
                     checkpoint.load_optimizer(optimizer, self.task.module, saved.optimizer)
             step, seconds = saved.step, saved.seconds
             current, shown = checkpoint.exported(self.run) == step, checkpoint.shown(self.run) == step
-        self.processes.wait()  # all have looked before one writes
+        self.processes.wait()  # all have read before one writes
         if self.lead:
             checkpoint.clear_leftovers(self.run, step, self.config.keep)
         if not current:  # stopped between the checkpoint and its export
             self.export(step)
         if 0 < step < self.config.steps:
-            self.report(f"going on from step {step} in {self.run}")
+            self.report(f"resuming from step {step} in {self.run}")
         self.batches = self.task.batches(step, self.rank, self.world)
         return step, seconds, shown
 
-    def step(self, step: int, lr: float, stop: Stop) -> dict[str, float]:
-        """The optimizer step after ``step`` of them. Returns the loss, its parts and the norm of the gradient."""
+    def step(self, step: int, lr: float, stop: SignalHandler) -> dict[str, float]:
+        """Do the optimizer step after ``step`` steps. Returns the loss, its parts and the norm of the gradient."""
         batches = [self._next_batch(step) for _ in range(self.config.optim.accumulate)]
         numbers: dict[str, float] = {}
         norms: list[float] = []
-        for name, turn in self.turns.items():
-            if len(self.turns) > 1:
-                turn.take(self.turns.values())
-            losses, norm = self._gradients(turn, name, batches, step, stop)
+        for name, network in self.networks.items():
+            if len(self.networks) > 1:
+                network.enable_gradients(self.networks.values())
+            losses, norm = self._gradients(network, name, batches, step, stop)
             if not losses:
                 continue
             self._check_finite(step, {**losses, "grad_norm": norm}, batches)
-            for optimizer in turn.optimizers:
+            for optimizer in network.optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 optimizer.step()
@@ -150,34 +151,34 @@ class Session:
         return {**moved, "clip": batch["clip"], "step": torch.tensor(step)}
 
     def _gradients(
-        self, turn: Turn, name: str, batches: list[Batch], step: int, stop: Stop
+        self, network: Optimized, name: str, batches: list[Batch], step: int, stop: SignalHandler
     ) -> tuple[dict[str, float], float]:
-        """Leave the gradients of the whole batch in the weights of ``turn``, clipped. Returns the losses and the norm
-        of the gradient over all processes, or no losses where this one sits out."""
+        """Compute the clipped gradients of the whole batch for the weights of ``network``. Returns the losses and the
+        norm of the gradient over all processes; no losses where its update is skipped."""
         config, parts = self.config, len(batches)
-        for optimizer in turn.optimizers:
+        for optimizer in network.optimizers:
             optimizer.zero_grad()
         sums: dict[str, Tensor] = {}
         for part, batch in enumerate(batches):
-            # For stochastic depth, which draws from the global generator; fetching the batch may have drawn from it.
+            # Stochastic depth draws from the global generator, as fetching the batch may have done.
             torch.manual_seed(purpose_seed(config.seed, NETWORK, (step * self.world + self.rank) * parts + part))
-            with self.network.accumulating(last=part == parts - 1):
+            with self.parallel.accumulating(last=part == parts - 1):
                 with self._arithmetic():
-                    losses = self.task.losses(self.network.call, batch, name)
+                    losses = self.task.losses(self.parallel.call, batch, name)
                 if not losses:
                     return {}, 0.0
                 (torch.stack(list(losses.values())).sum() / parts).backward()
             for kind, value in losses.items():
                 sums[kind] = sums.get(kind, 0) + value.detach().float() / parts
-        self.network.exchange(turn.weights)
-        norm = parallel.whole(nn.utils.clip_grad_norm_(turn.weights, config.optim.clip or math.inf))
-        own = torch.stack([*sums.values(), norm.float(), norm.new_tensor(float(stop.asked))])
+        self.parallel.exchange(network.weights)
+        norm = parallel.whole(nn.utils.clip_grad_norm_(network.weights, config.optim.clip or math.inf))
+        own = torch.stack([*sums.values(), norm.float(), norm.new_tensor(float(stop.requested))])
         *means, norm_value, asked = self.processes.reduce(own).tolist()
         stop.agreed = asked > 0
         return dict(zip(sums, means, strict=True)), norm_value
 
     def _check_finite(self, step: int, numbers: dict[str, float], batches: list[Batch]) -> None:
-        """Raise :class:`InputError` where the step can't be done. All processes see the same numbers, so all do."""
+        """Raise :class:`InputError` unless all numbers are finite; they are the same in all processes."""
         if all(math.isfinite(value) for value in numbers.values()):
             return
         clips = [clip for batch in batches for clip in batch["clip"].tolist()]
@@ -192,7 +193,7 @@ class Session:
         )
 
     def averaged(self) -> nn.Module | None:
-        """The whole network with the averaged weights, in the process that leads. All have to call it."""
+        """The whole network with the averaged weights, in the process that leads, else None. All have to call it."""
         if self.blueprint is None:
             return self.ema.module if self.lead else None
         state = parallel.gathered(self.ema.module.state_dict(), self.lead)
@@ -203,10 +204,10 @@ class Session:
         return module.eval().requires_grad_(False)
 
     def save(self, step: int, seconds: float) -> None:
-        """Write the checkpoint of ``step``, then the files that are made from it."""
+        """Write the checkpoint of ``step``, then export it."""
         moments: dict[str, Tensor] = {}
-        for turn in self.turns.values():
-            for optimizer in turn.optimizers:
+        for network in self.networks.values():
+            for optimizer in network.optimizers:
                 moments |= checkpoint.optimizer_tensors(optimizer, self.task.module)
         states = (self.task.module.state_dict(), self.ema.module.state_dict(), moments)
         weights, average, optimizer = (parallel.gathered(state, self.lead) for state in states)
@@ -215,11 +216,11 @@ class Session:
             try:
                 checkpoint.save(self.run, state, self.config.keep)
             except (OSError, SafetensorError) as error:
-                raise self._unwritten(f"checkpoint of step {step}", error) from error
+                raise self._write_error(f"checkpoint of step {step}", error) from error
         self.export(step)
 
     def export(self, step: int) -> None:
-        """Replace the files in the root of the run, one by one."""
+        """Replace the exported files in the root of the run, one by one."""
         module = self.averaged()
         if module is None:
             return
@@ -228,10 +229,10 @@ class Session:
                 self.task.export(module, aside, step)
             checkpoint.mark_exported(self.run, step)
         except (OSError, SafetensorError) as error:
-            raise self._unwritten(f"pipeline of step {step}", error) from error
+            raise self._write_error(f"pipeline of step {step}", error) from error
 
     def validate(self) -> dict[str, float]:
-        """What the task measures; nothing in the processes that don't lead."""
+        """The task's measures; empty in the processes that don't lead."""
         module = self.averaged()
         if module is None:
             return {}
@@ -239,7 +240,7 @@ class Session:
             return self.task.validate(module)
 
     def preview(self, step: int) -> None:
-        """Let the task show itself in ``RUN/previews/<step>/``; what can't be shown is no reason to stop."""
+        """Write the task's preview into ``RUN/previews/<step>/``; a failure is reported and does not end the run."""
         module = self.averaged()
         if module is None:
             return
@@ -250,21 +251,21 @@ class Session:
             self.report(f"WARNING: no preview at step {step}: {error}")
 
     def mark_shown(self, step: int) -> None:
-        """Note that the saved ``step`` was validated, drawn and previewed, as far as that was due: a run that goes on
-        from it need not do so again."""
+        """Note that the saved ``step`` was validated, drawn and previewed, as far as that was due: a resumed run need
+        not do so again."""
         if self.lead:
             try:
                 checkpoint.mark_shown(self.run, step)
             except OSError as error:
-                raise self._unwritten(f"note of step {step}", error) from error
+                raise self._write_error(f"note of step {step}", error) from error
 
-    def agree(self, stop: Stop) -> None:
-        """Let all processes know whether one of them was told to stop."""
-        asked = torch.tensor(float(stop.asked), device=self.processes.device)
+    def agree(self, stop: SignalHandler) -> None:
+        """Let all processes know whether one of them got a signal to stop."""
+        asked = torch.tensor(float(stop.requested), device=self.processes.device)
         stop.agreed = self.processes.reduce(asked, mean=False).item() > 0
 
     def close(self) -> None:
-        """End the processes that read the data. Left to the interpreter's end, that would wait for them for ever."""
+        """End the processes that read the data. At the interpreter's exit, Python would wait for them for ever."""
         if isinstance(self.batches, Generator):
             self.batches.close()
 
@@ -272,34 +273,34 @@ class Session:
         bfloat16 = self.config.precision == "bfloat16"
         return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=bfloat16)
 
-    def _unwritten(self, what: str, error: Exception) -> InputError:
+    def _write_error(self, what: str, error: Exception) -> InputError:
         saved = checkpoint.steps(self.run)
         kept = f"step {saved[-1]} is safe in {self.run / checkpoint.FOLDER}" if saved else "nothing was saved before"
         return InputError(
-            f"the {what} could not be written: {error}.\n{kept}. Make room, then the same command goes on from there."
+            f"the {what} could not be written: {error}.\n{kept}. Free some space; then the same command resumes there."
         )
 
     def _settings(self) -> dict[str, Any]:
-        return {"run": type(self.config).__name__, "config": to_dict(self.config), "data": self.task.data}
+        return {"run": self.task.kind, "config": to_dict(self.config), "data": self.task.data}
 
 
 @dataclass(frozen=True)
-class Turn:
-    """What one player trains: its weights and their optimizers."""
+class Optimized:
+    """What one update changes: weights and their optimizers."""
 
     weights: list[nn.Parameter]
     optimizers: list[torch.optim.Optimizer]
 
     @classmethod
-    def of(cls, module: nn.Module, name: str, config: OptimConfig) -> Turn:
-        player = module.get_submodule(name)
-        return cls([weight for weight in player.parameters() if weight.requires_grad], optimizers(player, config))
+    def of(cls, module: nn.Module, name: str, config: OptimConfig) -> Optimized:
+        network = module.get_submodule(name)
+        return cls([weight for weight in network.parameters() if weight.requires_grad], optimizers(network, config))
 
-    def take(self, all_turns: Iterable[Turn]) -> None:
-        """Let gradients go to these weights alone."""
-        for turn in all_turns:
-            for weight in turn.weights:
-                weight.requires_grad_(turn is self)
+    def enable_gradients(self, networks: Iterable[Optimized]) -> None:
+        """Enable gradients for these weights only."""
+        for network in networks:
+            for weight in network.weights:
+                weight.requires_grad_(network is self)
 
 
 def _named(settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,6 @@
-"""Training a vocoder on the sound of clips: what :mod:`flowreel.training.loop` needs to know of either kind.
+"""Training a vocoder of either kind on the audio of clips: segments, validation, previews and export.
 
-Knows: segments, on which sound a vocoder is judged, how it is shown and exported. Does not know: which sound is held in
-memory (``sounds.py``), what a kind of vocoder is and what it minimises (``train_hifigan.py``, ``train_sinusoids.py``).
-
-Shape legend: B batch, S audio samples, M mel bins, N mel steps.
+Shapes: B batch, S audio samples, M mel bins, N mel steps.
 """
 
 from __future__ import annotations
@@ -28,7 +25,7 @@ from flowreel.data.sources import Source, find_clips
 from flowreel.errors import InputError
 from flowreel.flow.noise import seeded
 from flowreel.media import Clip, spectrogram, stack_pictures
-from flowreel.training.audio_segments import JUDGED, STRETCH, mel_distance, read_sounds, stretch_steps, stretches
+from flowreel.training.audio_segments import EVALUATED, EXCERPT, excerpt_steps, excerpts, mel_distance, read_audio
 from flowreel.training.hifigan import HiFiGANTraining
 from flowreel.training.loop import fit
 from flowreel.training.sinusoids import SinusoidsTraining
@@ -37,10 +34,10 @@ from flowreel.utils.reporting import Report
 
 
 def train_vocoder(clips: Path | str, out: Path | str, config: VocoderTrainConfig, report: Report = print) -> Path:
-    """Train a vocoder of ``config.kind`` on the sound of the folder ``clips``; ``out`` becomes a vocoder's folder,
+    """Train a vocoder of ``config.kind`` on the audio of the folder ``clips``; ``out`` becomes a vocoder's folder,
     which ``codec.vocoder.load`` reads, for ``prepare --vocoder``.
 
-    Running the same command again goes on from the last checkpoint; see :func:`flowreel.training.loop.fit`.
+    Running the same command again resumes from the last checkpoint; see :func:`flowreel.training.loop.fit`.
     """
     out, config = Path(out), _with_settings_of(config)
     return fit(VocoderTask(find_clips(clips, out, report), config, report), out, config, report)
@@ -58,58 +55,65 @@ def _with_settings_of(config: VocoderTrainConfig) -> VocoderTrainConfig:
     return replace(config, like="", mel=audio.mel, channel=audio.channel, peak=audio.peak)
 
 
-class Kind(Protocol):
-    """How one kind of vocoder is trained. ``module``, ``averaged``, ``players`` and ``losses`` are those of a
-    :class:`~flowreel.training.task.Task`."""
+class Objective(Protocol):
+    """The training objective of one kind of vocoder. ``module``, ``averaged``, ``networks``, ``loss_names`` and
+    ``losses`` are those of a :class:`~flowreel.training.task.Task`."""
 
     module: nn.Module
     averaged: nn.Module
-    players: tuple[str, ...]
+    networks: tuple[str, ...]
+    loss_names: tuple[str, ...]
 
-    def sample(self, log_mel: Tensor, sound: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The log-mel (M, N) and the sound (S,) to learn from instead of these, of the same shapes."""
+    def sample(self, log_mel: Tensor, audio: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Augment a pair of log-mel (M, N) and audio (S,); shapes are kept."""
         ...
 
-    def losses(self, module: nn.Module, batch: Batch, player: str = "") -> dict[str, Tensor]: ...
+    def losses(self, module: nn.Module, batch: Batch, network: str = "") -> dict[str, Tensor]: ...
 
     def plain(self, module: nn.Module) -> Vocoder:
-        """The vocoder that is in a copy of ``averaged``, as it is used and exported, in evaluation mode."""
+        """The vocoder of a copy of ``averaged``, for use and export, in evaluation mode."""
         ...
 
 
-KINDS: dict[str, Callable[[VocoderTrainConfig], Kind]] = {"hifigan": HiFiGANTraining, "sinusoids": SinusoidsTraining}
+OBJECTIVES: dict[str, Callable[[VocoderTrainConfig], Objective]] = {
+    "hifigan": HiFiGANTraining,
+    "sinusoids": SinusoidsTraining,
+}
 
 
 class VocoderTask:
-    """Training a vocoder on segments drawn from everywhere in the sound of the clips. It is judged on the test clips,
-    and on stretches of what it is trained on."""
+    """Training a vocoder on segments drawn evenly from the audio of the clips. It is validated on excerpts of that
+    audio, and on the test clips if there are any."""
+
+    kind = "vocoder"
 
     def __init__(self, sources: Sequence[Source], config: VocoderTrainConfig, report: Report) -> None:
         self.config, self.report = config, report
         torch.manual_seed(purpose_seed(config.seed, WEIGHTS, 0))
-        self.kind: Kind = KINDS[config.kind](config)
-        self.module, self.averaged, self.players = self.kind.module, self.kind.averaged, self.kind.players
-        self.sounds, self.clips = read_sounds(_of(sources, "train"), config, config.seconds, report, config.segment)
-        if not self.sounds:
-            raise InputError("none of the clips for training has sound that can be read")
-        held_out, _ = read_sounds(_of(sources, "test"), config, JUDGED * STRETCH, report, stretch_steps(config))
-        self.judged = {"training": stretches(self.sounds, config)}
+        self.objective: Objective = OBJECTIVES[config.kind](config)
+        self.module, self.averaged = self.objective.module, self.objective.averaged
+        self.networks, self.loss_names = self.objective.networks, self.objective.loss_names
+        train, test = ([source for source in sources if source.split == split] for split in ("train", "test"))
+        self.waveforms, self.clips = read_audio(train, config, config.seconds, report, config.segment)
+        if not self.waveforms:
+            raise InputError("none of the clips for training has audio that can be read")
+        held_out, _ = read_audio(test, config, EVALUATED * EXCERPT, report, excerpt_steps(config))
+        self.evaluated = {"training": excerpts(self.waveforms, config)}
         if held_out:
-            self.judged["held-out"] = stretches(held_out, config)
+            self.evaluated["held-out"] = excerpts(held_out, config)
         else:
-            report("no sound in test/: the vocoder is judged on stretches of what it is trained on")
-        self.mels = [log_mel(sound[None], config.mel)[0] for sound in self.sounds]
+            report("no audio in test/: the vocoder is validated on its training audio")
+        self.mels = [log_mel(audio[None], config.mel)[0] for audio in self.waveforms]
         starts = [mel.shape[1] - config.segment + 1 for mel in self.mels]
-        self._before = list(itertools.accumulate(starts, initial=0))  # places to start at, before each sound
+        self._before = list(itertools.accumulate(starts, initial=0))  # start positions before each waveform
         digest = hashlib.sha256()
-        for sound in self.sounds:
-            digest.update(sound.numpy().tobytes())
+        for audio in self.waveforms:
+            digest.update(audio.numpy().tobytes())
         self.data = {"sound": digest.hexdigest()[:16]}
-        seconds = sum(len(sound) for sound in self.sounds) / config.mel.sample_rate
-        wait = self.kind.plain(self.averaged).context[1] * config.mel.hop / config.mel.sample_rate
+        seconds = sum(len(audio) for audio in self.waveforms) / config.mel.sample_rate
+        latency = self.objective.plain(self.averaged).context[1] * config.mel.hop / config.mel.sample_rate
         report(
-            f"{seconds:.1f} s of sound of {len(set(self.clips))} clips; "
-            f"a sample follows {1000 * wait:.0f} ms after the mel step that it belongs to"
+            f"{seconds:.1f} s of audio of {len(set(self.clips))} clips; latency of the vocoder: {1000 * latency:.0f} ms"
         )
 
     def batches(self, start: int, rank: int, world: int) -> Iterator[Batch]:
@@ -118,78 +122,76 @@ class VocoderTask:
             generators = seeded([purpose_seed(config.seed, NOISE, n) for n in positions])
             places = [self._place(generator) for generator in generators]
             parts = [self._part(*place) for place in places]
-            drawn = [self.kind.sample(*part, generator) for part, generator in zip(parts, generators, strict=True)]
-            log_mels, sounds = (torch.stack(tensors) for tensors in zip(*drawn, strict=True))
-            yield {"log_mel": log_mels, "sound": sounds, "clip": torch.tensor([self.clips[k] for k, _ in places])}
+            drawn = [self.objective.sample(*part, generator) for part, generator in zip(parts, generators, strict=True)]
+            log_mels, waveforms = (torch.stack(tensors) for tensors in zip(*drawn, strict=True))
+            yield {"log_mel": log_mels, "audio": waveforms, "clip": torch.tensor([self.clips[k] for k, _ in places])}
 
     def _part(self, k: int, first: int) -> tuple[Tensor, Tensor]:
-        """The log-mel (M, N) and the sound (N * hop,) of a segment."""
+        """The log-mel (M, N) and the audio (N * hop,) of a segment."""
         hop, last = self.config.mel.hop, first + self.config.segment
-        return self.mels[k][:, first:last], self.sounds[k][first * hop : last * hop]
+        return self.mels[k][:, first:last], self.waveforms[k][first * hop : last * hop]
 
     def _place(self, generator: torch.Generator) -> tuple[int, int]:
-        """A sound and the mel step of it that a sample starts at, every place as likely."""
+        """A waveform and the mel step at which a sample starts, uniform over all start positions."""
         place = int(torch.randint(self._before[-1], (), generator=generator))
         k = int(np.searchsorted(self._before, place, side="right")) - 1
         return k, place - self._before[k]
 
-    def losses(self, module: nn.Module, batch: Batch, player: str = "") -> dict[str, Tensor]:
-        return self.kind.losses(module, batch, player)
+    def losses(self, module: nn.Module, batch: Batch, network: str = "") -> dict[str, Tensor]:
+        return self.objective.losses(module, batch, network)
 
     @torch.no_grad()
     def validate(self, module: nn.Module) -> dict[str, float]:
-        """``log_mel``: the distance of held-out sound from its re-synthesis, in nats; ``training_log_mel``: of sound
-        that was trained on."""
-        vocoder = self.kind.plain(module)
+        """``log_mel``: the distance of held-out audio from its re-synthesis, in nats; ``training_log_mel``: of training
+        audio."""
+        vocoder = self.objective.plain(module)
         names = {"held-out": "log_mel", "training": "training_log_mel"}
-        return {names[name]: _distance(vocoder, sounds, self.config) for name, sounds in self.judged.items()}
+        return {names[name]: _distance(vocoder, waveforms, self.config) for name, waveforms in self.evaluated.items()}
 
     def preview(self, module: nn.Module, folder: Path, step: int) -> None:
-        """Spectrograms, each original above its re-synthesis, and both as sound: of training and of held-out sound."""
-        vocoder, rate = self.kind.plain(module), self.config.mel.sample_rate
+        """Spectrograms, each original above its re-synthesis, and both as WAV files: of training and held-out audio."""
+        vocoder, rate = self.objective.plain(module), self.config.mel.sample_rate
         rows: list[np.ndarray] = []
-        told: list[str] = []
-        for name, sounds in self.judged.items():
-            again = [_again(vocoder, sound, self.config) for sound in sounds]
-            told.append(f"{_distance(vocoder, sounds, self.config):.3f} of {name} sound")
-            for kind, parts in (("original", sounds), ("resynthesis", again)):
-                sound = torch.cat(parts).numpy()
-                _save_wav(sound, rate, folder / f"{name} {kind}.wav")
-                rows.append(_spectrogram(sound, rate, folder / f"{name} {kind}.png"))
-        self.report(f"step {step}: log-mel distance in nats {', '.join(told)}")
+        distances: list[str] = []
+        for name, waveforms in self.evaluated.items():
+            again = [_resynthesise(vocoder, audio, self.config) for audio in waveforms]
+            distances.append(f"{_distance(vocoder, waveforms, self.config):.3f} of {name} audio")
+            for kind, parts in (("original", waveforms), ("resynthesis", again)):
+                audio = torch.cat(parts).numpy()
+                _save_wav(audio, rate, folder / f"{name} {kind}.wav")
+                rows.append(_spectrogram(audio, rate, folder / f"{name} {kind}.png"))
+        self.report(f"step {step}: log-mel distance in nats {', '.join(distances)}")
         stack_pictures(rows, folder / "spectrograms.png")
 
     def export(self, module: nn.Module, folder: Path, step: int) -> None:  # noqa: ARG002
-        self.kind.plain(module).save(folder)
+        self.objective.plain(module).save(folder)
 
 
 @torch.no_grad()
-def _again(vocoder: Vocoder, sound: Tensor, config: VocoderTrainConfig) -> Tensor:
-    """The sound (S,) from its own log-mel, on the CPU."""
-    mel = log_mel(sound[None], config.mel)
+def _resynthesise(vocoder: Vocoder, audio: Tensor, config: VocoderTrainConfig) -> Tensor:
+    """The audio (S,) re-synthesised from its own log-mel, on the CPU."""
+    mel = log_mel(audio[None], config.mel)
     return vocoder(mel.to(device_of(vocoder)))[0].float().cpu()
 
 
-def _distance(vocoder: Vocoder, sounds: Sequence[Tensor], config: VocoderTrainConfig) -> float:
-    """The mean over all mel steps of the sounds."""
-    far = [mel_distance(_again(vocoder, sound, config)[None], sound[None], config.mel).item() for sound in sounds]
-    return float(np.average(far, weights=[len(sound) for sound in sounds]))
+def _distance(vocoder: Vocoder, waveforms: Sequence[Tensor], config: VocoderTrainConfig) -> float:
+    """The mean over all mel steps of the waveforms."""
+    each = [
+        mel_distance(_resynthesise(vocoder, audio, config)[None], audio[None], config.mel).item() for audio in waveforms
+    ]
+    return float(np.average(each, weights=[len(audio) for audio in waveforms]))
 
 
-# --- sound --------------------------------------------------------------------------------------------------------
+# --- audio --------------------------------------------------------------------------------------------------------
 
 
-def _of(sources: Sequence[Source], split: str) -> list[Source]:
-    return [source for source in sources if source.split == split]
+def _save_wav(audio: np.ndarray, rate: int, path: Path) -> None:
+    Clip(np.zeros((1, 1, 1, 3), np.uint8), audio, rate / len(audio), rate).save(path)
 
 
-def _save_wav(sound: np.ndarray, rate: int, path: Path) -> None:
-    Clip(np.zeros((1, 1, 1, 3), np.uint8), sound, rate / len(sound), rate).save(path)
-
-
-def _spectrogram(sound: np.ndarray, rate: int, path: Path) -> np.ndarray:
-    """Write the picture of the sound, and give its pixels (H, W, 3)."""
+def _spectrogram(audio: np.ndarray, rate: int, path: Path) -> np.ndarray:
+    """Write the spectrogram as an image, and return its pixels (H, W, 3)."""
     from PIL import Image
 
-    with Image.open(spectrogram(sound, rate, path)) as picture:
-        return np.array(picture.convert("RGB"))
+    with Image.open(spectrogram(audio, rate, path)) as image:
+        return np.array(image.convert("RGB"))

@@ -68,13 +68,19 @@ class Progress:
         title: what is being made.
         shown: False for a display that shows nothing, as in the processes that don't lead.
         lines: whether there are lines where no bar can be shown.
+        start: share of the work that was done before.
         now: gives the time in seconds; tests give their own.
     """
 
     def __init__(
-        self, title: str, shown: bool = True, lines: bool = True, now: Callable[[], float] = time.monotonic
+        self,
+        title: str,
+        shown: bool = True,
+        lines: bool = True,
+        start: float = 0.0,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._title, self._clock, self._told = title, Clock(now), False
+        self._title, self._clock, self._told, self._start = title, Clock(now), False, start
         self._bar = _Bar(title) if shown and is_watched() else None
         self._lines = shown and lines and self._bar is None
 
@@ -83,10 +89,20 @@ class Progress:
         """Since the work began."""
         return self._clock.seconds
 
+    @property
+    def has_bar(self) -> bool:
+        """Whether a bar is shown in place of lines."""
+        return self._bar is not None
+
+    def left(self, share: float) -> str:
+        """The time that the rest of the work takes when ``share`` is done; empty before its start and at its end."""
+        if not self._start < share < 1:
+            return ""
+        return f"{lasting(self.seconds * (1 - share) / (share - self._start))} left"
+
     def update(self, share: float, text: str) -> None:
         """Show that ``share`` (0 to 1) of the work is done, and ``text`` beside it."""
-        left = f"{lasting(self.seconds * (1 - share) / share)} left" if 0 < share < 1 else ""
-        text = ", ".join(part for part in (f"{share:.0%}", text, left) if part)
+        text = ", ".join(part for part in (f"{share:.0%}", text, self.left(share)) if part)
         if self._bar:
             self._bar.move(share, text)
         elif self._lines and (self._clock.due() or not self._told):
