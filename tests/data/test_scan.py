@@ -228,7 +228,7 @@ def test_links_that_lead_in_a_circle_end(tmp_path: Path) -> None:
     lines: list[str] = []
     found = names(tmp_path, lines)
     assert len(found) == 6 * 6  # in each class every file once
-    assert any("leads back to a folder that it lies in" in line for line in lines)
+    assert any("leads back to a folder that contains it" in line for line in lines)
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])

@@ -18,7 +18,7 @@ import pytest
 
 from flowreel.config import PrepareConfig
 from flowreel.data import workers
-from flowreel.data.workers import Beat, Lost, Pool
+from flowreel.data.workers import Beat, Pool, WorkerFailure
 from flowreel.errors import InputError
 from tests import bad_media
 from tests.data.test_prepare import clips, codec, config, run, write_clip  # noqa: F401
@@ -180,8 +180,8 @@ def test_a_process_that_dies_or_hangs_loses_its_item_alone(monkeypatch: pytest.M
             results[item] = result
         assert results["fine"] == "FINE"
         assert results["good"] == "GOOD"
-        assert results["die"] == Lost("the process that read it died (SIGKILL): is memory short?")
-        assert results["hang"] == Lost("the process that read it made no progress for 10 minutes")
+        assert results["die"] == WorkerFailure("the process that read it died (SIGKILL): is memory short?")
+        assert results["hang"] == WorkerFailure("the process that read it made no progress for 10 minutes")
         assert sum(beats) == 4
         with pytest.raises(InputError, match="this is a mistake"):
             list(pool.run(ordeal, (), ["mistake"], beats.append))

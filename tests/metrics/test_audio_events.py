@@ -7,7 +7,7 @@ import pytest
 
 from flowreel.errors import InputError
 from flowreel.metrics import Found, match, sound_events
-from flowreel.world.render import CLASSES, NOTES, RINGS, Event, scene, sound
+from flowreel.world.render import CLASSES, NOTES, RINGS, Event, render_audio, scene
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 48000])
@@ -16,7 +16,7 @@ def test_every_note_is_heard_in_time(name: str, rate: int) -> None:
     missed = extra = 0
     for seed in range(4):
         shown = scene(name, seed)
-        audio = sound(shown.events(-RINGS, 8), 8, rate)
+        audio = render_audio(shown.events(-RINGS, 8), 8, rate)
         truth = [Found(event.time, event.note) for event in shown.events(0, 8)]
         found = sound_events(audio, rate)
         pairs = match(truth, found, 0.02)
@@ -29,13 +29,15 @@ def test_every_note_is_heard_in_time(name: str, rate: int) -> None:
 
 def test_notes_over_each_other_neither_hide_nor_make_onsets() -> None:
     struck = [Event(0.5, 0, 0, 0, ""), Event(0.75, 0, 0, 0, ""), Event(0.95, 1, 0, 0, "", 0.0), Event(1.1, 4, 0, 0, "")]
-    heard = sound_events(sound(struck, 2), 16000)
+    heard = sound_events(render_audio(struck, 2), 16000)
     assert [event.note for event in heard] == [0, 0, 1, 4]
     assert [event.time for event in heard] == pytest.approx([0.5, 0.75, 0.95, 1.1], abs=0.01)
 
 
 def test_two_notes_at_once_are_two_events() -> None:
-    assert [e.note for e in sound_events(sound([Event(0.5, 1, 0, 0, ""), Event(0.5, 3, 0, 0, "")], 1), 16000)] in (
+    assert [
+        e.note for e in sound_events(render_audio([Event(0.5, 1, 0, 0, ""), Event(0.5, 3, 0, 0, "")], 1), 16000)
+    ] in (
         [1, 3],
         [3, 1],
     )
@@ -60,7 +62,7 @@ def test_a_pitch_between_the_notes_is_heard_and_is_none_of_them() -> None:
 
 
 def test_ghosts_far_below_the_loudest_note_dont_count() -> None:
-    audio = sound([Event(0.5, 0, 0, 0, "")], 2) + 0.05 * sound([Event(1.2, 2, 0, 0, "")], 2)
+    audio = render_audio([Event(0.5, 0, 0, 0, "")], 2) + 0.05 * render_audio([Event(1.2, 2, 0, 0, "")], 2)
     assert [event.note for event in sound_events(audio, 16000)] == [0]
 
 

@@ -11,10 +11,9 @@ import pytest
 from flowreel.config import WorldConfig
 from flowreel.errors import InputError
 from flowreel.media import Clip
-from flowreel.world import render as world
 from flowreel.world import scenes
 from flowreel.world.export import read_events, sidecar, write_world
-from flowreel.world.render import CLASSES, NOTES, World, render, scene
+from flowreel.world.render import CLASSES, NOTES, World, note_waveform, render, scene
 
 SEEDS = range(6)
 
@@ -116,7 +115,7 @@ def test_the_ball_turns_where_it_hits() -> None:
 
 
 def test_a_faster_hit_is_louder() -> None:
-    slow, fast = (world.struck(523.25, strength, False, 16000) for strength in (0.2, 0.9))
+    slow, fast = (note_waveform(523.25, strength, False, 16000) for strength in (0.2, 0.9))
     assert np.abs(fast).max() > 1.3 * np.abs(slow).max()
     assert np.abs(fast[-160:]).max() < 0.01
 

@@ -169,7 +169,7 @@ class Encoder:
             source.size,
             source.modified,
             source.digest,
-            source.sound,
+            source.has_audio,
         )
         return record, tensors
 
@@ -184,7 +184,7 @@ class Encoder:
                 fit="crop" if fit == "random" else fit,
                 chunk=self.config.batch,
                 channel=self.config.channel or "mean",
-                audio=source.sound and self.timing.has_audio,
+                audio=source.has_audio and self.timing.has_audio,
                 crop=place,
             )
         except InputError as error:

@@ -128,7 +128,7 @@ def _known(source: Source, record: ClipRecord, fps: float) -> Source:
         source,
         modified=record.modified or 0,
         digest=record.digest or "",
-        sound=bool(record.audio),
+        has_audio=bool(record.audio),
         seconds=record.entry.frames / fps,
         reason="",
     )

@@ -20,9 +20,9 @@ from flowreel.data.index import amount, finish
 from flowreel.data.plan import SETTINGS, Plan, check_settings, make_plan, settings_of, stamp_of
 from flowreel.data.progress import Progress
 from flowreel.data.shards import INDEX, SPLITS, ShardWriter, read_index
-from flowreel.data.sources import Skipped, Source, find_clips, look_into, usable
+from flowreel.data.sources import Skipped, Source, find_clips, inspect_clips, usable
 from flowreel.data.staging import Packer, StagingArea
-from flowreel.data.workers import Lost, Pool
+from flowreel.data.workers import Pool, WorkerFailure
 from flowreel.errors import InputError
 from flowreel.utils.distributed import Processes, together
 from flowreel.utils.files import naming, read_json, write_json
@@ -104,7 +104,7 @@ class _Preparation:
             self._complete()
             return
         known, unknown = self.processes.from_lead((plan.known, plan.unknown) if plan else ([], []))
-        sources = sorted([*known, *self._look_into(unknown)], key=lambda s: (SPLITS.index(s.split), s.name))
+        sources = sorted([*known, *self._inspect(unknown)], key=lambda s: (SPLITS.index(s.split), s.name))
         readable, sound = usable(sources, self.config.audio, self.skipped)
         if self.processes.from_lead(plan is not None and plan.is_up_to_date(readable, self.skipped, self.config)):
             self._complete()
@@ -135,13 +135,13 @@ class _Preparation:
     def _share(self, items: list[Source]) -> list[Source]:
         return items[self.processes.rank :: self.processes.world]
 
-    def _look_into(self, unknown: list[Source]) -> list[Source]:
+    def _inspect(self, unknown: list[Source]) -> list[Source]:
         """The clips with what their files say, found by all processes."""
         mine = self._share(unknown)
         here = self.config.workers == 0 and len(mine) < _MANY_FILES
         done, clock = [], Clock()
-        for source, result in self.pool.run(look_into, (), mine, lambda _: None, here):
-            done.append(replace(source, reason=result.reason) if isinstance(result, Lost) else result)
+        for source, result in self.pool.run(inspect_clips, (), mine, lambda _: None, here):
+            done.append(replace(source, reason=result.reason) if isinstance(result, WorkerFailure) else result)
             if clock.due():
                 self.report(f"looked into {len(done)} of {len(mine)} clips, {len(done) / clock.seconds:.0f} clips/s")
         return [source for share in self.processes.gather(done) for source in share]
@@ -206,11 +206,11 @@ class _Preparation:
         arguments = ((codec.config, codec.timing, codec.folder), self.config, staging)
         try:
             for source, result in self.pool.run(encode_parts, arguments, mine, beat, here):
-                if isinstance(result, Lost):
+                if isinstance(result, WorkerFailure):
                     staging.note(source.split, source.name, result.reason)
                 if packer is not None:
                     packer.advance()
-                progress.clip(source, 0 if isinstance(result, Lost) else result)
+                progress.clip(source, 0 if isinstance(result, WorkerFailure) else result)
         except _GivenUpError:
             pass  # what it was is told next
         except (InputError, OSError):

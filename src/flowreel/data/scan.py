@@ -1,6 +1,6 @@
-"""What lies in a folder of clips: its films, by name, and all that hinders reading them.
+"""Walks a folder of clips: finds its media files, and the files and folders that can't be read.
 
-Knows: links, loops, folders that can't be read, what is no file. Does not know: layouts, splits, classes.
+What the files mean (split, class) is the concern of :mod:`flowreel.data.sources`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pathlib import Path
 from flowreel.media.recognise import FILMS, OTHERS, is_film
 from flowreel.utils.reporting import Report
 
-_SHOWN = 6  # kinds of other files that are named
+_SHOWN = 6  # suffixes of other files that a message lists
 
 
 @dataclass(frozen=True)
-class Film:
-    """A film below the folder, by its path there with slashes; a folder's ends in one.
+class MediaFile:
+    """A media file; ``name`` is its path below the folder, with slashes. That of an unreadable folder ends in one.
 
-    ``status`` is what the system says of the file; None, and a ``reason``, for what can't be read.
+    ``status`` is the result of ``stat``, or None, with a ``reason``, for a file or folder that can't be read.
     """
 
     name: str
@@ -32,36 +32,38 @@ class Film:
 
 
 class Scan:
-    """A look at every file below ``folder``. ``films``: by name; those that can't be read are among them.
+    """Every media file below ``folder``, in ``files``, sorted by name; unreadable ones are included.
 
-    Links are followed. A folder that leads back to one that it lies in is passed over, and so is one that was read
-    already in the same ``group`` (a function of its name), which is noted. Names that begin with a dot and the folder
-    ``leave_out`` are passed over without a word. Only files are opened: no pipe, socket or device. Raises
-    :class:`OSError` where ``folder`` itself can't be read.
+    Links are followed. A link to a folder that contains it is skipped, and so is a folder that was read already in the
+    same ``group`` (a function of its name); :meth:`tell` reports both. Names that begin with a dot and the folder
+    ``leave_out`` are ignored. Pipes, sockets and devices are not opened. Raises :class:`OSError` where ``folder``
+    itself can't be read.
     """
 
     def __init__(self, folder: Path, leave_out: Path | str | None, group: Callable[[str], str]) -> None:
         self.folder, self._group = folder, group
         self._leave_out = None if leave_out is None else os.path.realpath(leave_out)
-        self._films: list[Film] = []
+        self._files: list[MediaFile] = []
         self._others: Counter[str] = Counter()
         self._notes: list[str] = []
         self._read: dict[tuple[str, str], str] = {}
         self._enter(folder, "", ())
-        self.films = sorted(self._films, key=lambda film: film.name)
+        self.files = sorted(self._files, key=lambda file: file.name)
 
     @property
     def others(self) -> str:
-        """How many files are no clips, and of what kinds, in words; "" where there are none."""
+        """The number of other files and their suffixes, in words; "" where there are none."""
         count = self._others.total()
         if not count:
             return ""
         kinds = sorted(self._others)
-        shown = ", ".join([*(kind or "no suffix" for kind in kinds[:_SHOWN]), *(["..."] * (len(kinds) > _SHOWN))])
-        return f"{count} other {'file' if count == 1 else 'files'} ({shown})"
+        shown = [kind or "no suffix" for kind in kinds[:_SHOWN]]
+        if len(kinds) > _SHOWN:
+            shown.append("...")
+        return f"{count} other {'file' if count == 1 else 'files'} ({', '.join(shown)})"
 
     def tell(self, report: Report) -> None:
-        """Report which folders were passed over, and how many files are no clips."""
+        """Report the folders that were skipped, and the number of other files."""
         for note in self._notes:
             report(note)
         if self.others:
@@ -72,7 +74,7 @@ class Scan:
         if real == self._leave_out:
             return
         if real in above:
-            self._notes.append(f"left out {name}: it leads back to a folder that it lies in")
+            self._notes.append(f"left out {name}: it leads back to a folder that contains it")
             return
         first = self._read.setdefault((self._group(name), real), name)
         if first != name:
@@ -84,7 +86,7 @@ class Scan:
         except OSError as error:
             if not name:
                 raise
-            self._films.append(Film(name, None, f"the folder can't be read: {error.strerror or error}"))
+            self._files.append(MediaFile(name, None, f"the folder can't be read: {error.strerror or error}"))
             return
         for entry in entries:
             if not entry.name.startswith("."):
@@ -97,17 +99,17 @@ class Scan:
             if stat.S_ISDIR(status.st_mode):
                 self._enter(Path(entry.path), f"{name}/", above)
                 return
-            film, reason = _looked_into(Path(entry.path), status)
+            is_media, reason = _inspect(Path(entry.path), status)
         except OSError as error:
-            film, reason = suffix not in OTHERS, _unreadable(entry, error)
-        if film:
-            self._films.append(Film(name, None if reason else status, reason))
+            is_media, reason = suffix not in OTHERS, _unreadable(entry, error)
+        if is_media:
+            self._files.append(MediaFile(name, None if reason else status, reason))
         else:
             self._others[suffix] += 1
 
 
-def _looked_into(path: Path, status: os.stat_result) -> tuple[bool, str]:
-    """Whether a file is a film, and why it can't be used."""
+def _inspect(path: Path, status: os.stat_result) -> tuple[bool, str]:
+    """Whether a file is a media file, and the reason why it can't be used, or ""."""
     suffix = path.suffix.lower()
     if not stat.S_ISREG(status.st_mode):
         return suffix in FILMS, "it is a pipe, a socket or a device, not a file"

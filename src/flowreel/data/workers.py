@@ -1,10 +1,8 @@
-"""Work on many items in processes of their own, none of which can take the others with it.
+"""A pool of processes that survives workers which crash or hang.
 
-Knows: how processes are started, fed one item at a time, watched, replaced and ended. Does not know: what is done.
-
-They are spawned, as OpenMP does not survive a fork, and have one thread each. Work is a *factory*, a function at the
-top of a module, whose result ``work(item, beat)`` is called with each item; ``beat(n)`` now and then says that ``n``
-more of something is done.
+Processes are spawned, because OpenMP does not survive a fork, and use one thread each. The work is given as a
+*factory*, a function at the top level of a module, whose result ``work(item, beat)`` is called with each item. Work
+calls ``beat(n)`` from time to time to report that ``n`` more units (such as frames) are done.
 """
 
 from __future__ import annotations
@@ -29,11 +27,11 @@ from flowreel.errors import InputError
 from flowreel.media import demux
 
 PATIENCE = 600.0
-"""Seconds without a heartbeat after which a process is taken to hang."""
+"""Seconds without a heartbeat after which a process is considered hung."""
 START_PATIENCE = 600.0
-"""Seconds that a process may take to start."""
+"""Seconds in which a process must have started."""
 MOST = 8
-"""Processes that are started at most where their number is left open."""
+"""Most processes that are started if no number is chosen."""
 
 Beat = Callable[[int], None]
 Work = Callable[[Any, Beat], Any]
@@ -43,22 +41,22 @@ _NOTHING = object()
 
 
 @dataclass(frozen=True)
-class Lost:
-    """What an item gave whose process died or hung."""
+class WorkerFailure:
+    """The result of an item whose process died or hung."""
 
     reason: str
 
 
 def cores() -> int:
-    """Processor cores that this process may use, shared among those that torchrun started on this machine."""
+    """Processor cores for this process: those available, divided by the processes that torchrun started here."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, count // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 class Pool:
-    """Up to ``count`` processes, started when there is work; ``count`` 0 is one for each core, at most ``MOST``.
+    """Up to ``count`` worker processes, started when there is work; 0 means one for each core, at most ``MOST``.
 
-    They end with the block that enters the pool, or with this process however it ends.
+    The pool is a context manager. Its processes end with the block, or with this process, however it ends.
     """
 
     def __init__(self, count: int = 0) -> None:
@@ -76,8 +74,10 @@ class Pool:
     def run(
         self, factory: Factory, arguments: Sequence[Any], items: Sequence[Any], beat: Beat, here: bool = False
     ) -> Iterator[tuple[Any, Any]]:
-        """Each item with the result of ``factory(*arguments)(item, beat)``, in the order in which they are finished; a
-        result is :class:`Lost` where the process died. With one process, or ``here``, all is done in this one.
+        """Yield each item with the result of ``factory(*arguments)(item, beat)``, in the order of completion.
+
+        The result is a :class:`WorkerFailure` where the process died or hung. With ``count`` 1, or ``here``, all work
+        is done in this process.
 
         Raises :class:`InputError` and :class:`OSError` as the work does, :class:`RuntimeError` for a bug in it.
         """
@@ -95,16 +95,16 @@ class Pool:
             for connection, worker in busy.items():
                 item = worker.item
                 try:
-                    kind, value = worker.hear() if connection in ready else worker.silence()
+                    kind, value = worker.receive() if connection in ready else worker.check_alive()
                 except EOFError:
-                    kind, value = "lost", worker.epitaph()
+                    kind, value = "lost", worker.exit_reason()
                     worker.begin(factory, arguments, queue)
                 if kind == "beat":
                     beat(value)
                 elif kind != "nothing":
                     if kind == "done":
                         worker.feed(queue)
-                    yield item, Lost(value) if kind == "lost" else value
+                    yield item, WorkerFailure(value) if kind == "lost" else value
 
     def _worker(self, number: int) -> _Worker:
         while len(self._workers) <= number:
@@ -113,7 +113,7 @@ class Pool:
 
 
 class _Worker:
-    """One process, seen from the one that started it."""
+    """A worker process, as seen by the one that started it."""
 
     def __init__(self) -> None:
         self.start()
@@ -129,7 +129,7 @@ class _Worker:
         theirs.close()
 
     def begin(self, factory: Factory, arguments: Sequence[Any], queue: deque[Any]) -> None:
-        """Let it make the work, and do the first item."""
+        """Send the work and the first item."""
         if queue:
             if not self.process.is_alive():
                 self.start()
@@ -138,18 +138,18 @@ class _Worker:
         self.feed(queue)
 
     def feed(self, queue: deque[Any]) -> None:
-        """Give it the next item, if there is any."""
+        """Send the next item, if there is one."""
         self.item = queue.popleft() if queue else _NOTHING
         self.heard = time.monotonic()
         if self.item is not _NOTHING:
             self._send(("item", self.item))
 
     def _send(self, message: tuple[str, Any]) -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionError):  # it died: the next word from it is EOFError
+        with contextlib.suppress(BrokenPipeError, ConnectionError):  # it died: receive() raises EOFError
             self.connection.send(message)
 
-    def hear(self) -> tuple[str, Any]:
-        """Its next word. Raises what its work raised, EOFError if it is dead."""
+    def receive(self) -> tuple[str, Any]:
+        """Receive its next message. Raises the error that its work raised, EOFError if the process died."""
         try:
             kind, value = self.connection.recv()
         except ConnectionError as error:
@@ -164,14 +164,14 @@ class _Worker:
             return "nothing", None
         return kind, value
 
-    def silence(self) -> tuple[str, Any]:
-        """Nothing was heard: EOFError, and the end, if that has been so for too long."""
+    def check_alive(self) -> tuple[str, Any]:
+        """Raise EOFError if the process has sent nothing for too long."""
         if time.monotonic() - self.heard > (PATIENCE if self.begun else START_PATIENCE):
             raise EOFError
         return "nothing", None
 
-    def epitaph(self) -> str:
-        """End what is left of it, and say why it ended. Raises if it was not the item's doing."""
+    def exit_reason(self) -> str:
+        """End the process and return why it ended. Raises if the item was not the cause."""
         self.connection.close()
         self.process.join(1)
         code = self.process.exitcode
@@ -179,12 +179,13 @@ class _Worker:
             self.end()
             how = f"made no progress for {(PATIENCE if self.begun else START_PATIENCE) / 60:.3g} minutes"
         elif code >= 0:
-            raise RuntimeError(f"a worker process failed with exit code {code}; --workers 1 does without them")
+            raise RuntimeError(f"a worker process failed with exit code {code}; --workers 1 uses none")
         else:
-            name = signal.Signals(-code).name
-            how = f"died ({name})" + ": is memory short?" * (name == "SIGKILL")
+            how = f"died ({signal.Signals(-code).name})"
+            if -code == getattr(signal, "SIGKILL", None):
+                how += ": is memory short?"
         if not self.begun:
-            raise InputError(f"a worker process {how} as it started; choose fewer --workers, or 1 for none")
+            raise InputError(f"a worker process {how} while it started; choose fewer --workers, or 1 for none")
         return f"the process that read it {how}"
 
     def end(self) -> None:
@@ -195,8 +196,7 @@ class _Worker:
 
 @contextlib.contextmanager
 def _no_main() -> Iterator[None]:
-    """Spawned processes run the script that started this one up to its ``if __name__ == "__main__"``, if it has that.
-    These need nothing of it."""
+    """Hide the main script from spawned processes, which would run it and don't need it."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
@@ -205,15 +205,15 @@ def _no_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-# --- in the other process -----------------------------------------------------------------------------------------
+# --- in the worker process ----------------------------------------------------------------------------------------
 
 
 def _serve(connection: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all: who started this process ends it
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches all processes: the parent ends this one
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     demux.threads = 1
-    with contextlib.suppress(EOFError, ConnectionError):  # who started this process is gone
+    with contextlib.suppress(EOFError, ConnectionError):  # the parent has ended
         work: Work | None = None
         while True:
             kind, value = connection.recv()
@@ -234,7 +234,7 @@ def _serve(connection: Connection) -> None:
             connection.send(answer)
 
 
-def _leave_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -1,6 +1,7 @@
 """The procedural world: clips whose events are known exactly, rendered from a seed.
 
-``scenes`` says what happens, ``canvas`` draws, ``render`` makes clips and ``export`` writes folders of them.
+``scenes`` defines what happens, ``canvas`` draws it, ``render`` makes clips and ``export`` writes them to a folder.
+Knows clips and events; does not know latents, networks, or how events are found in a clip.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A picture that soft-edged shapes are laid over. Places are in [0, 1], x to the right, y downwards."""
+"""Draws antialiased shapes on a frame. Coordinates are in [0, 1], x to the right, y downwards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BACKGROUND = (10, 10, 13)
 
 
 class Canvas:
-    """A picture of ``size`` x ``size`` pixels that shapes are laid over with soft edges."""
+    """A frame of ``size`` x ``size`` pixels on which antialiased shapes are drawn."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -20,34 +20,34 @@ class Canvas:
         self.x, self.y = places[None, :], places[:, None]
 
     def fill(self, covered: np.ndarray, colour: np.ndarray | Sequence[float]) -> None:
-        """Lay ``colour`` over the pixels by the share (H, W) that is ``covered``."""
+        """Blend ``colour`` into the pixels, by the fraction (H, W) of each that is ``covered``."""
         self.pixels += covered[..., None] * (np.asarray(colour, np.float32) - self.pixels)
 
     def inside(self, depth: np.ndarray) -> np.ndarray:
-        """The covered share of each pixel, of how far it lies within a shape's outline."""
+        """The covered fraction of each pixel, from its signed distance to a shape's outline (positive inside)."""
         return np.clip(depth * self.size + 0.5, 0, 1)
 
     def disc(self, x: float, y: float, radius: float, colour: np.ndarray, above: float = 2.0) -> None:
-        """A disc; of it what lies above the line y = ``above``."""
+        """Draw a disc, or its part above the line y = ``above``."""
         covered = self.inside(radius - np.hypot(self.x - x, self.y - y))
         self.fill(covered * self.inside(above - self.y) if above < 2 else covered, colour)
 
     def discs(self, x: np.ndarray, y: np.ndarray, radius: float, colour: np.ndarray, opacity: float) -> None:
-        """Several discs (N,) of one colour."""
+        """Draw several discs (N,) of one colour."""
         distance = np.hypot(self.x - x[:, None, None], self.y - y[:, None, None]).min(axis=0)
         self.fill(opacity * self.inside(radius - distance), colour)
 
     def line(self, a: tuple[float, float], b: tuple[float, float], width: float, colour: Sequence[float]) -> None:
-        """A straight line from ``a`` to ``b``."""
+        """Draw a straight line from ``a`` to ``b``."""
         dx, dy = b[0] - a[0], b[1] - a[1]
         along = np.clip(((self.x - a[0]) * dx + (self.y - a[1]) * dy) / (dx * dx + dy * dy), 0, 1)
         self.fill(self.inside(width / 2 - np.hypot(self.x - a[0] - along * dx, self.y - a[1] - along * dy)), colour)
 
     def ring(self, x: float, y: float, radius: float, flat: float, width: float, colour: np.ndarray, o: float) -> None:
-        """The outline of an ellipse, ``flat`` times as high as wide, at opacity ``o``."""
+        """Draw the outline of an ellipse, ``flat`` times as high as wide, at opacity ``o``."""
         distance = np.hypot(self.x - x, (self.y - y) / flat) - radius
         self.fill(o * self.inside(width / 2 - np.abs(distance)), colour)
 
     def finished(self) -> np.ndarray:
-        """The picture (H, W, 3) uint8."""
+        """The frame (H, W, 3) uint8."""
         return np.round(self.pixels).clip(0, 255).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""``flowreel world``: clips of the procedural world as files, in the layout that ``prepare`` reads.
+"""Writes clips of the procedural world as files (``flowreel world``), in the layout that ``prepare`` reads.
 
-Beside each clip stands a sidecar with its events. A clip is written whole before its sidecar, so the same command goes
-on where it was stopped, and a higher count adds clips.
+Each clip has a sidecar file with its events. A sidecar is written after its clip is complete, so the same command
+resumes where it was stopped, and a higher count adds clips.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from flowreel.utils.resume import check_unchanged
 from flowreel.world.render import CLASSES, Event, World, clip_seed
 
 NOTE = "world.json"
-"""In the folder: what its clips were made with."""
+"""File in the folder with the settings of its clips."""
 
 
 def write_world(out: Path | str, config: WorldConfig, report: Report) -> list[Path]:
-    """Write ``config.count`` clips into the folder ``out``, those that are there already left alone.
+    """Write ``config.count`` clips to the folder ``out``; clips that exist already are kept.
 
-    Every ``1 / config.test``-th clip of each class goes to ``out/test``, the others to ``out/train``.
+    A fraction ``config.test`` of each class goes to ``out/test``, the others to ``out/train``.
 
     Returns:
         the paths of all clips, in order.
 
     Raises:
-        InputError: an unknown class, or a folder of clips that were made with other settings.
+        InputError: an unknown class, or a folder whose clips have other settings.
     """
     out = Path(out)
     world = world_of(config)
@@ -42,7 +42,7 @@ def write_world(out: Path | str, config: WorldConfig, report: Report) -> list[Pa
 
 
 def _write(out: Path, world: World, config: WorldConfig, report: Report) -> list[Path]:
-    _same_settings(out, config)
+    _check_settings(out, config)
     paths = [_path(out, world, config, number) for number in range(len(world))]
     missing = [number for number, path in enumerate(paths) if not sidecar(path).is_file()]
     with Progress(str(out)) as progress:
@@ -52,12 +52,12 @@ def _write(out: Path, world: World, config: WorldConfig, report: Report) -> list
             clip.save(paths[number])
             text = json.dumps(record(clip, clip_seed(config.seed, number), events), indent=1)
             write_complete(sidecar(paths[number]), text.encode())
-    report(f"{out} has {len(paths)} clips, {len(missing) or 'none'} of them made now")
+    report(f"{out} has {len(paths)} clips, {len(missing)} of them new")
     return paths
 
 
 def world_of(config: WorldConfig) -> World:
-    """The clips of ``config``, without files."""
+    """The clips that ``config`` describes, without files."""
     unknown = [name for name in config.classes if name not in CLASSES]
     if unknown:
         raise InputError(f"the world has no class {unknown[0]!r}; it has {', '.join(CLASSES)}")
@@ -65,7 +65,7 @@ def world_of(config: WorldConfig) -> World:
 
 
 def record(clip: Clip, seed: int, events: list[Event]) -> dict[str, Any]:
-    """What a sidecar holds."""
+    """The content of a sidecar."""
     return {
         "class": clip.label,
         "seed": seed,
@@ -75,15 +75,15 @@ def record(clip: Clip, seed: int, events: list[Event]) -> dict[str, Any]:
 
 
 def sidecar(path: Path) -> Path:
-    """Of the clip at ``path``."""
+    """The path of the sidecar of the clip at ``path``."""
     return path.with_suffix(".json")
 
 
 def read_events(path: Path) -> list[Event]:
-    """The events of the clip at ``path``, out of its sidecar.
+    """Read the events of the clip at ``path`` from its sidecar.
 
     Raises:
-        InputError: there is no sidecar, or it is not one.
+        InputError: the sidecar is missing or not valid.
     """
     values = read_json(sidecar(path))
     try:
@@ -91,12 +91,12 @@ def read_events(path: Path) -> list[Event]:
         if not all(isinstance(value, int | float) for e in events for value in (e.time, e.note, e.x, e.y, e.strength)):
             raise TypeError("times, notes and places must be numbers")
     except (KeyError, TypeError) as error:
-        raise InputError(f"{sidecar(path)} is no sidecar of a clip of the world: {error}") from error
+        raise InputError(f"{sidecar(path)} is not the sidecar of a clip of the world: {error}") from error
     return events
 
 
 def has_events(path: Path) -> bool:
-    """Whether the clip at ``path`` has a sidecar, which a JSON file of something else is not."""
+    """Whether the clip at ``path`` has a sidecar; another JSON file does not count."""
     try:
         return sidecar(path).is_file() and {"class", "events"} <= set(read_json(sidecar(path)))
     except InputError:
@@ -110,11 +110,11 @@ def _path(out: Path, world: World, config: WorldConfig, number: int) -> Path:
     return out / ("test" if held_out else "train") / world.label(number) / name
 
 
-def _same_settings(out: Path, config: WorldConfig) -> None:
+def _check_settings(out: Path, config: WorldConfig) -> None:
     note = out / NOTE
     if not note.is_file():
         if out.exists() and (not out.is_dir() or contents(out)):
-            raise InputError(f"{out} is there already and holds no clips of the world: choose another OUT")
+            raise InputError(f"{out} exists already and holds no clips of the world: choose another OUT")
         write_complete(note, json.dumps(to_dict(config), indent=1).encode())
         return
     before = from_dict(WorldConfig, read_json(note), str(note))

@@ -1,10 +1,8 @@
-"""The procedural world: clips of video with sound in which every sounding event is known exactly.
+"""Renders scenes of the procedural world as clips whose video and audio events are known exactly.
 
-Knows: how scenes (``scenes.py``) become pictures and sound. Does not know: files (``worldfiles.py``), latents, how
-events are found in a clip (``metrics/synchrony.py``), torch.
-
-A note is a struck bar: a decaying fundamental and an inharmonic partial at 2.76 times it (the second mode of a free
-bar, Fletcher & Rossing, The Physics of Musical Instruments), louder the harder the hit, gone after about half a second.
+A note sounds like a struck bar: a decaying fundamental and an inharmonic partial at 2.76 times its frequency (the
+second mode of a free bar, Fletcher & Rossing, The Physics of Musical Instruments). A harder hit is louder; a note lasts
+about half a second.
 """
 
 from __future__ import annotations
@@ -29,21 +27,21 @@ __all__ = [
     "Event",
     "World",
     "clip_seed",
+    "note_waveform",
     "render",
+    "render_audio",
     "scene",
-    "sound",
-    "struck",
 ]
 
 SAMPLE_RATE = 16000
 RINGS = 0.6
-"""Seconds after which a note has ended."""
+"""Length of a note in seconds."""
 
 
-def struck(pitch: float, strength: float, crack: bool, sample_rate: int, seed: int = 0) -> np.ndarray:
-    """The note of one hit: (S,) float32, below full scale even where notes overlap.
+def note_waveform(pitch: float, strength: float, crack: bool, sample_rate: int, seed: int = 0) -> np.ndarray:
+    """The waveform of one note: (S,) float32, below full scale even where notes overlap.
 
-    The fundamental decays by e in 110 ms, its partial in 55 ms; a ``crack`` puts noise in front that decays in 12 ms.
+    The fundamental decays by a factor of e in 110 ms, the partial in 55 ms; ``crack`` adds noise that decays in 12 ms.
     """
     time = np.arange(round(RINGS * sample_rate)) / sample_rate
     bar = np.exp(-time / 0.11) * np.sin(2 * np.pi * pitch * time)
@@ -54,13 +52,13 @@ def struck(pitch: float, strength: float, crack: bool, sample_rate: int, seed: i
     return ((0.25 + 0.25 * strength) * edges * bar).astype(np.float32)
 
 
-def sound(events: Sequence[Event], seconds: float, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """What is heard of ``events`` from 0 to ``seconds``: (S,) float32. Events before 0 still ring."""
+def render_audio(events: Sequence[Event], seconds: float, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """The audio of ``events`` from 0 to ``seconds``: (S,) float32. Notes that began before 0 are included."""
     samples = round(seconds * sample_rate)
     audio = np.zeros(samples, np.float32)
     for event in events:
         start = round(event.time * sample_rate)
-        note = struck(NOTES[event.note].pitch, event.strength, event.kind == "burst", sample_rate, abs(start))
+        note = note_waveform(NOTES[event.note].pitch, event.strength, event.kind == "burst", sample_rate, abs(start))
         skipped = max(0, -start)
         heard = note[skipped : max(skipped, samples - start)]
         audio[start + skipped : start + skipped + len(heard)] += heard
@@ -70,23 +68,23 @@ def sound(events: Sequence[Event], seconds: float, sample_rate: int = SAMPLE_RAT
 def render(
     name: str, seed: int, seconds: float = 8.0, size: int = 64, fps: float = 10.0, sample_rate: int = SAMPLE_RATE
 ) -> tuple[Clip, list[Event]]:
-    """A clip of the class ``name`` and the events that it shows and sounds. Frame k shows the instant k/fps.
+    """Render a clip of the class ``name``; also returns its events. Frame k shows the scene at time k/fps.
 
     Raises:
-        InputError: no such class, or a size, rate or length that no clip has.
+        InputError: no such class, or a size, rate or length out of range.
     """
     if not (size >= 8 and seconds > 0 and fps > 0):
         raise InputError(f"size must be 8 or more, seconds and fps above 0, not {size}, {seconds} and {fps}")
-    fps, shown = float(exact_rate(fps)), scene(name, seed)
+    fps, rendered = float(exact_rate(fps)), scene(name, seed)
     frames = max(1, round(seconds * fps))
-    pictures = np.empty((frames, size, size, 3), np.uint8)
+    images = np.empty((frames, size, size, 3), np.uint8)
     for number in range(frames):
         canvas = Canvas(size)
-        shown.draw(canvas, number / fps)
-        pictures[number] = canvas.finished()
+        rendered.draw(canvas, number / fps)
+        images[number] = canvas.finished()
     length = samples_for(frames, fps, sample_rate)
-    audio = sound(shown.events(-RINGS, frames / fps), length / sample_rate, sample_rate)
-    return Clip(pictures, audio, fps, sample_rate, name), shown.events(0, frames / fps)
+    audio = render_audio(rendered.events(-RINGS, frames / fps), length / sample_rate, sample_rate)
+    return Clip(images, audio, fps, sample_rate, name), rendered.events(0, frames / fps)
 
 
 def clip_seed(seed: int, number: int) -> int:
@@ -95,11 +93,11 @@ def clip_seed(seed: int, number: int) -> int:
 
 
 class World(Sequence[tuple[Clip, list[Event]]]):
-    """Clips of the world without files: item ``n`` is the clip and the events of number ``n``, the same for ever.
+    """A sequence of ``count`` clips, rendered when they are accessed; item ``n`` is always the same clip and events.
 
     >>> clip, events = World(seed=1)[0]
 
-    Classes take turns; there are ``count`` clips.
+    Clip ``n`` is of class ``n`` modulo the number of classes.
     """
 
     def __init__(

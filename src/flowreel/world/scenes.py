@@ -1,12 +1,9 @@
-"""The scenes of the procedural world: what is where at any instant, and when something hits something.
+"""The scenes of the procedural world: the position of every object at any time, and the events.
 
-Knows: the four classes, the notes, how each scene is drawn and which events it has. Does not know: how an event sounds,
-how a scene becomes a clip (``world.py``).
+A scene is determined by its class and seed alone. It has no size, frame rate or length, so a longer, larger or faster
+rendering shows the same scene. Each object has one of five notes, which set its hue and its pitch (:data:`NOTES`).
 
-A scene follows from its class and its seed alone: it has neither size nor frame rate nor length, so a longer, larger or
-faster rendering is the same scene. Each object has one of five notes: hue and pitch go together (:data:`NOTES`).
-
-Places are in [0, 1], x to the right, y downwards; times in seconds.
+Coordinates are in [0, 1], x to the right, y downwards; times in seconds.
 """
 
 from __future__ import annotations
@@ -23,12 +20,12 @@ from flowreel.errors import InputError
 from flowreel.world.canvas import Canvas
 
 GREY = 110
-"""Of the pendulum's rod, which has no hue."""
+"""Grey level of the pendulum's rod."""
 
 
 @dataclass(frozen=True)
 class Note:
-    """A hue in degrees and the pitch in Hz that goes with it."""
+    """A hue in degrees with its pitch in Hz."""
 
     hue: float
     pitch: float
@@ -44,8 +41,8 @@ NOTES = (Note(0, 523.25), Note(60, 587.33), Note(120, 659.26), Note(180, 783.99)
 
 @dataclass(frozen=True)
 class Event:
-    """Something hits something at ``time``: ``note`` 0 to 4, at (``x``, ``y``), of a ``kind``; ``strength`` in [0, 1]
-    is how hard."""
+    """An event that is seen and heard at ``time``: ``note`` 0 to 4, position (``x``, ``y``), its ``kind``, and
+    ``strength`` in [0, 1]."""
 
     time: float
     note: int
@@ -59,7 +56,7 @@ class Scene(Protocol):
     """One scene: a pure function of time."""
 
     def events(self, start: float, end: float) -> list[Event]:
-        """Those of the times in [start, end), in order."""
+        """The events with start <= time < end, in order."""
         ...
 
     def draw(self, canvas: Canvas, time: float) -> None: ...
@@ -69,11 +66,11 @@ class Scene(Protocol):
 
 
 class Bounce:
-    """One ball under gravity in a box; an event is each contact with the floor or a wall.
+    """A ball bounces in a box; each contact with the floor or a wall is an event.
 
-    The floor gives every fall's energy back, so the ball rises to the same height for ever; the walls keep its speed. A
-    crossing of the box takes one, two or three falls and ends in mid-flight, so that two contacts never coincide. In
-    the mean 1.4 events a second.
+    The floor loses no energy, so the ball always rises to the same height; the walls keep its speed. A crossing of the
+    box takes one, two or three bounces and ends in mid-flight, so that two contacts never coincide. There are 1.4
+    events per second on average.
     """
 
     GRAVITY = 3.2
@@ -111,8 +108,8 @@ class Bounce:
 
 
 class Pendulum:
-    """One bob on a rod that swings from a pivot at the top centre, always as far; an event is each passage of the
-    vertical. In the mean 1.3 events a second."""
+    """A pendulum swings from a pivot at the top centre with constant amplitude; each passage of the vertical is an
+    event. There are 1.3 events per second on average."""
 
     PIVOT = (0.5, 0.06)
 
@@ -145,17 +142,17 @@ class Pendulum:
 
 @dataclass(frozen=True)
 class _Falling:
-    """A drop or a rocket: when and where it ends, and what of it was drawn by chance."""
+    """A drop or a rocket: the time and place of its end, its note, and a random number."""
 
     time: float
     note: int
     x: float
-    share: float  # in [0, 1], free to be used
+    share: float  # random, in [0, 1]
 
 
 class Rain:
-    """Drops of changing notes fall, all as fast, and hit a water line at 4/5 of the height, where each leaves a ring
-    that widens and fades; an event is each hit. Between two hits are 0.4 s and more, 0.7 s in the mean."""
+    """Drops of random notes fall at the same speed onto a water surface at 4/5 of the height, where each leaves a ring
+    that widens and fades; each hit is an event. Hits are at least 0.4 s apart, 0.7 s on average."""
 
     LINE = 0.8
     FADES = 0.7
@@ -184,9 +181,8 @@ class Rain:
 
 
 class Fireworks:
-    """Sparks rise from the ground, slow down and burst where they would turn, into a widening, fading ring of
-    particles; an event is each burst, which sounds with a short crack. Between two bursts are 0.5 s and more, 0.75 s in
-    the mean."""
+    """Rockets rise from the ground, slow down and burst at the top into a widening, fading ring of particles; each
+    burst is an event and begins with a short crack. Bursts are at least 0.5 s apart, 0.75 s on average."""
 
     SLOWING = 2.4
     PARTICLES = 10
@@ -199,7 +195,7 @@ class Fireworks:
 
     @staticmethod
     def height(rocket: _Falling) -> float:
-        """Where it bursts."""
+        """The y coordinate at which it bursts."""
         return 0.24 + 0.2 * rocket.share
 
     def events(self, start: float, end: float) -> list[Event]:
@@ -219,8 +215,10 @@ class Fireworks:
 
 
 class _Sequence:
-    """What falls or rises, one after the other for ever: ends ``gap`` and in the mean ``more`` seconds apart, each away
-    from the one before it."""
+    """An endless sequence of drops or rockets.
+
+    Their ends are ``gap`` seconds apart plus a random time of mean ``more``, each away from the place of the last.
+    """
 
     EARLIEST = -2.0
     WIDTH = 0.7
@@ -249,7 +247,7 @@ SCENES: dict[str, Callable[[np.random.Generator], Scene]] = {
     "fireworks": Fireworks,
 }
 CLASSES = tuple(SCENES)
-"""Names of the classes, in the order of their indices."""
+"""Names of the classes, in the order of their labels."""
 
 
 def scene(name: str, seed: int) -> Scene:
@@ -264,11 +262,11 @@ def scene(name: str, seed: int) -> Scene:
 
 
 def _every(period: float, first: float, start: float, end: float) -> list[float]:
-    """first + k * period in [start, end)."""
+    """The times first + k * period in [start, end)."""
     numbers = range(math.ceil((start - first) / period), math.ceil((end - first) / period))
     return [first + number * period for number in numbers]
 
 
 def _strength(speed: float) -> float:
-    """Of a hit at ``speed``, in heights of the picture a second."""
+    """Strength of a hit at ``speed``, in frame heights per second."""
     return min(1.0, speed / 2.1)
