@@ -22,11 +22,11 @@ from flowreel.training.autoencoder import (
     AutoencoderTask,
     Reconstruction,
     divergence,
+    frames_per_clip,
     from_unit,
     psnr,
     read_frames,
     reconstruction_losses,
-    shares,
     to_unit,
     train_codec,
 )
@@ -80,7 +80,7 @@ def config(**changes: object) -> CodecTrainConfig:
     ],
 )
 def test_shares_are_even_and_use_what_there_is(lengths, limit, given):
-    assert shares(lengths, limit) == given
+    assert frames_per_clip(lengths, limit) == given
 
 
 def test_frames_are_spread_over_clips_and_over_time(clips: Path):

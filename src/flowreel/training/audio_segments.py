@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from flowreel.codec.mel import log_mel, peak_normalise
 from flowreel.config import MelConfig, VocoderTrainConfig
 from flowreel.data.sources import Source, probed
-from flowreel.data.subsample import shares, spread
+from flowreel.data.subsample import evenly_spaced, frames_per_clip
 from flowreel.errors import InputError
 from flowreel.media import iterate, read_sound
 from flowreel.utils.reporting import Report
@@ -51,7 +51,9 @@ def read_audio(
     steps = mel_steps(limit)
     waveforms: list[Tensor] = []
     clips: list[int] = []
-    for number, (source, length, share) in enumerate(zip(sources, lengths, shares(lengths, steps, least), strict=True)):
+    for number, (source, length, share) in enumerate(
+        zip(sources, lengths, frames_per_clip(lengths, steps, least), strict=True)
+    ):
         if share == 0:
             continue
         try:
@@ -76,7 +78,7 @@ def _pieces(path: Path, length: int, share: int, config: VocoderTrainConfig) -> 
     count = math.ceil(share * hop / rate / PIECE)
     samples = share * hop // count
     seconds = math.ceil(samples / rate)
-    for middle in spread(length, count).tolist():
+    for middle in evenly_spaced(length, count).tolist():
         start = min(max(0.0, middle * hop / rate - seconds / 2), max(0.0, length * hop / rate - seconds))
         # The frames are not used: one per second, and small.
         chunks = iterate(path, fps=1.0, sample_rate=rate, size=8, start=start, seconds=seconds, channel=config.channel)
@@ -94,7 +96,7 @@ def excerpts(waveforms: Sequence[Tensor], config: VocoderTrainConfig) -> list[Te
     """Up to ``EVALUATED`` excerpts of at most ``EXCERPT`` seconds, spread evenly over the waveforms."""
     length = excerpt_steps(config) * config.mel.hop
     cut = [part for audio in waveforms for part in audio.split(length) if len(part) >= min(length, len(audio))]
-    return [cut[i] for i in spread(len(cut), EVALUATED).tolist()]
+    return [cut[i] for i in evenly_spaced(len(cut), EVALUATED).tolist()]
 
 
 def excerpt_steps(config: VocoderTrainConfig) -> int:

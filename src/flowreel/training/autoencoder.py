@@ -23,7 +23,7 @@ from flowreel.config.clocks import mel_for, timing_with_sound
 from flowreel.data.dataset import GlobalOrder
 from flowreel.data.sources import Source, find_clips, probed
 from flowreel.data.statistics import Moments
-from flowreel.data.subsample import shares, spread
+from flowreel.data.subsample import evenly_spaced, frames_per_clip
 from flowreel.errors import InputError
 from flowreel.flow.noise import seeded
 from flowreel.media import iterate, stack_pictures
@@ -86,7 +86,7 @@ class AutoencoderTask:
         if not len(self.frames):
             raise InputError("none of the clips for training can be read: the reasons are in the lines above")
         held_out, _, _ = read_frames(test, config, EVALUATED, report)
-        self.evaluated = {"training": self.frames[spread(len(self.frames), EVALUATED)]}
+        self.evaluated = {"training": self.frames[evenly_spaced(len(self.frames), EVALUATED)]}
         if len(held_out):
             self.evaluated["held-out"] = held_out
         report(f"{len(self.frames)} frames of {len(set(self.clips.tolist()))} clips at {config.size}x{config.size}")
@@ -143,7 +143,7 @@ class AutoencoderTask:
         """Originals above their reconstructions: of training frames, then of held-out ones."""
         rows: list[np.ndarray] = []
         for frames in self.evaluated.values():
-            shown = frames[spread(len(frames), SHOWN)]
+            shown = frames[evenly_spaced(len(frames), SHOWN)]
             rows += [np.concatenate(list(part.numpy()), axis=1) for part in (shown, self._reconstruct(module, shown))]
         stack_pictures(rows, folder / "reconstruction.png")
 
@@ -163,7 +163,7 @@ class AutoencoderTask:
     @torch.no_grad()
     def _statistics(self, autoencoder: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Per channel, the mean and the inverse standard deviation of the latents."""
-        chosen = self.frames[spread(len(self.frames), MEASURED)].to(device_of(autoencoder))
+        chosen = self.frames[evenly_spaced(len(self.frames), MEASURED)].to(device_of(autoencoder))
         latents = torch.cat([autoencoder.encode(to_unit(part))[0] for part in chosen.split(self.config.batch)])
         moments = Moments.of(latents.movedim(1, -1).flatten(0, -2))
         return tuple(moments.mean.tolist()), tuple(moments.scale.tolist())
@@ -260,8 +260,10 @@ def read_frames(
     audio = any(info.has_audio for info in infos if info)
     frames: list[np.ndarray] = []
     clips: list[int] = []
-    for number, (source, length, share) in enumerate(zip(sources, lengths, shares(lengths, limit), strict=True)):
-        wanted = set(spread(length, share).tolist())
+    for number, (source, length, share) in enumerate(
+        zip(sources, lengths, frames_per_clip(lengths, limit), strict=True)
+    ):
+        wanted = set(evenly_spaced(length, share).tolist())
         try:
             found = list(_pick(source.path, config, wanted))
         except InputError as error:
