@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -254,6 +257,19 @@ def test_with_a_discriminator_four_steps_equal_two_and_two_and_it_is_not_exporte
         assert all(torch.equal(value, b.parts[name][key]) for key, value in tensors.items())
     exported = load_file(tmp_path / "whole" / "autoencoder" / "model.safetensors")
     assert exported.keys() == TinyAutoencoder(VideoCodecConfig(channels=4, width=8)).state_dict().keys()
+
+
+def test_a_run_of_an_older_version_has_a_class_name_for_its_kind(clips: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    train_codec(clips, run, config(steps=2), quiet)
+    path = run / "training" / "2" / "state.json"
+    state = json.loads(path.read_text())
+    assert state["settings"]["run"] == "autoencoder"
+    for kind in ("CodecTrainConfig", "VocoderTrainConfig"):
+        path.write_text(json.dumps(state | {"settings": state["settings"] | {"run": kind}}))
+        with pytest.raises(InputError, match="run: was vocoder, now autoencoder") if "Vocoder" in kind else nullcontext():
+            train_codec(clips, run, config(steps=3), quiet)
+        shutil.rmtree(run / "training" / "3", ignore_errors=True)
 
 
 def test_silent_clips_make_a_codec_of_video_alone(tmp_path: Path):

@@ -315,12 +315,12 @@ def test_guidance_needs_something_to_guide_by(data: Path, silent: Path):
     learn = ObjectiveConfig(guidance=2.0)
     with pytest.raises(InputError, match=r"set model\.class_dropout above 0"):
         FlowTask(data, config(model=ModelConfig(dim=16, depth=1, heads=2, class_dropout=0.0)), quiet)
-    with pytest.raises(InputError, match="no classes: set it to 1"):
+    with pytest.raises(InputError, match="needs classes or conditioning: set it to 1"):
         FlowTask(silent, config(objective=learn), quiet)
     given = ObjectiveConfig(conditioned_guidance=2.0, roles=RoleShares(joint=1, audio_clean=1))
     with pytest.raises(InputError, match=r"objective\.conditioned_guidance 2 needs a null class"):
         FlowTask(data, config(model=ModelConfig(dim=16, depth=1, heads=2, class_dropout=0.0), objective=given), quiet)
-    FlowTask(silent, config(objective=given), quiet)  # there is no sound that could be given
+    FlowTask(silent, config(objective=given), quiet)  # there is no audio to condition on
     with pytest.raises(InputError, match=r"objective\.conditioned_guidance must be at least 1, not 0\.5"):
         replace(given, conditioned_guidance=0.5)
     with pytest.raises(InputError, match="is for samples with a clean stream"):
@@ -333,8 +333,8 @@ def test_learnt_guidance_and_lookaheads_are_known_of_the_model(data: Path, silen
     said: list[str] = []
     further = config(steps=1, init=str(tmp_path / "run"), objective=ObjectiveConfig())
     train(data, tmp_path / "further", further, said.append)
-    assert "the pipeline to start from has learnt guidance 1.5, this run is led to 1" in said
-    assert "the pipeline to start from has learnt guidance by what is given 1.5, this run is led to 1" in said
+    assert "the pipeline to start from was trained with guidance 1.5, this run with 1" in said
+    assert "the pipeline to start from was trained with conditioned guidance 1.5, this run with 1" in said
     more = config(steps=1, objective=replace(config().objective, conditioned_guidance=3.0))
     assert flowreel.load(train(data, tmp_path / "more", more, quiet)).config.trained.conditioned_guidance == 3.0
     plain = config(steps=1, objective=ObjectiveConfig(lookaheads=(2,)))
@@ -452,7 +452,7 @@ def test_finetuning_on_other_latents_is_refused(begun: Path, tmp_path: Path):
     with pytest.raises(InputError, match=r"another autoencoder than the pipeline.*--codec PIPE"):
         train(other, tmp_path / "run", config(init=str(begun)), quiet)
     mute = prepared(tmp_path / "mute", sound=False)
-    with pytest.raises(InputError, match="has no sound, but the pipeline to start from was trained with"):
+    with pytest.raises(InputError, match="has no audio, but the pipeline to start from was trained with"):
         train(mute, tmp_path / "run", config(init=str(begun)), quiet)
 
 

@@ -1,8 +1,5 @@
 """The state of a training run on disk: ``RUN/training/<step>/``, one folder per saved step.
 
-Knows: which files make a checkpoint, how one appears whole or not at all, and what to do when the newest is damaged.
-Does not know: what is trained, or what the exported files beside ``training/`` are for.
-
 A step's folder holds ``model.safetensors`` (raw weights), ``ema.safetensors`` (float32), ``optimizer.safetensors``
 (``<parameter>.<moment>``) and ``state.json``: format version, step, the run's settings and the tensor names of the
 other files. There is no random state and no learning rate: both are pure functions of the seed and the step.
@@ -53,7 +50,7 @@ class Checkpoint:
 
 
 class DamagedError(Exception):
-    """A checkpoint folder can't be used; says why."""
+    """A checkpoint folder can't be used, for the reason in its text."""
 
 
 # --- writing ------------------------------------------------------------------------------------------------------
@@ -62,8 +59,8 @@ class DamagedError(Exception):
 def save(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """Write ``checkpoint`` into ``RUN/training/<step>/``; afterwards only the newest ``keep`` steps up to it are there.
 
-    The folder is written aside, synced to the disk and renamed as a whole, so that a crash at any moment leaves the
-    step before untouched. Later steps, which a resumed run went back from, are removed.
+    The folder is written under a temporary name, synced to the disk and renamed, so that a crash at any moment leaves
+    the step before untouched. Later steps, from before a resumed run went back, are removed.
     """
     final = run / FOLDER / str(checkpoint.step)
     state = {
@@ -92,8 +89,8 @@ def _prune(run: Path, newest: int, keep: int) -> None:
 
 
 def clear_leftovers(run: Path, newest: int, keep: int) -> None:
-    """Delete what a killed process left half written in ``run``, and the steps before the newest ``keep`` up to
-    ``newest`` that it had not deleted yet. Whoever calls this holds the run's lock."""
+    """Delete incomplete files of a killed process in ``run``, and the steps before the newest ``keep`` up to ``newest``
+    that it had not deleted yet. The caller holds the run's lock."""
     undo(run)
     _prune(run, newest, keep)
     for path in (*(run / FOLDER).glob(".tmp-*"), *(run / PREVIEWS).glob(".tmp-*")):
@@ -104,22 +101,22 @@ def clear_leftovers(run: Path, newest: int, keep: int) -> None:
 
 
 def mark_exported(run: Path, step: int) -> None:
-    """Note that the files in the root of ``run`` are those of ``step``."""
+    """Note that the exported files in the root of ``run`` are those of ``step``."""
     write_json(run / FOLDER / EXPORTED, {"step": step})
 
 
 def mark_shown(run: Path, step: int) -> None:
-    """Note that ``step`` was exported, and that all that is to be seen of it was made: validation, curves, preview."""
+    """Note that ``step`` was exported and shown: validation, plot and preview are complete."""
     write_json(run / FOLDER / EXPORTED, {"step": step, "shown": True})
 
 
 def exported(run: Path) -> int | None:
-    """The step that the files in the root of ``run`` are of, None where nothing was exported."""
+    """The step of the exported files in the root of ``run``, None where nothing was exported."""
     return _exported_note(run).get("step")
 
 
 def shown(run: Path) -> int | None:
-    """The saved step of which :func:`mark_shown` noted that all that is to be seen was made, None if there is none."""
+    """The step that :func:`mark_shown` noted, None if there is none."""
     note = _exported_note(run)
     return note.get("step") if note.get("shown") else None
 
@@ -143,8 +140,8 @@ def steps(run: Path) -> list[int]:
 def latest(run: Path, report: Callable[[str], None]) -> Checkpoint | None:
     """The newest usable checkpoint of ``run``, or None where nothing was ever saved.
 
-    A damaged one is reported and the one before is taken. Raises :class:`InputError` if all are damaged, since
-    starting anew over them is not for this function to decide.
+    A damaged one is reported and the one before is returned. Raises :class:`InputError` if all are damaged: it does not
+    start again over them.
     """
     found = steps(run)
     for step in reversed(found):
@@ -181,7 +178,7 @@ def _read_state(path: Path) -> dict[str, Any]:
     if state.get("format_version") != FORMAT_VERSION:
         raise InputError(
             f"{path} has format version {state.get('format_version')}, this flowreel reads {FORMAT_VERSION}: "
-            "go on with the version of flowreel that wrote it, or start again in another folder"
+            "use the version of flowreel that wrote it, or start again in another folder"
         )
     missing = {"step", "seconds", "settings", "tensors"} - set(state)
     if missing:
@@ -193,7 +190,7 @@ def _read_state(path: Path) -> dict[str, Any]:
 
 
 def claim(run: Path) -> None:
-    """Make ``run`` a run folder; :class:`InputError` if it is neither new, empty nor a run's already."""
+    """Make ``run`` a run folder; :class:`InputError` if it exists and is neither empty nor a run's."""
     if run.exists() and not run.is_dir():
         raise InputError(f"{run} is a file: give a folder for the run")
     if contents(run) and not (run / FOLDER).is_dir():
@@ -217,8 +214,10 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> Te
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Tensors) -> None:
-    """Put back what :func:`optimizer_tensors` gave, of several optimizers over parts of ``module`` perhaps. Learning
-    rate and decay stay what the optimizer was made with."""
+    """Restore what :func:`optimizer_tensors` returned; ``tensors`` may hold those of other optimizers over ``module``.
+
+    Learning rate and weight decay stay unchanged.
+    """
     names = {id(weight): name for name, weight in module.named_parameters()}
     ordered = [weight for group in optimizer.param_groups for weight in group["params"]]
     moments: dict[str, Tensors] = {}

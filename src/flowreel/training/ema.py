@@ -1,6 +1,6 @@
 """The moving average of a network's weights, in float32.
 
-The decay is a pure function of the number of steps done, so that nothing but the averaged weights has to be kept.
+The decay is a pure function of the number of steps done, so the averaged weights are its whole state.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from flowreel.training.parallel import local
 
 
 def decay(config: EMAConfig, step: int) -> float:
-    """What is kept of the average at the update after ``step`` optimizer steps (1 or more), in [0, 1).
+    """The decay of the update after ``step`` optimizer steps (1 or more), in [0, 1).
 
-    ``power``: ``1 - (1 + step)^-power``, at most ``config.decay``: the average covers a constant share of the run
-    however long it is, and forgets the start. With ``config.decay`` 0 the average is the weights themselves.
+    ``power``: ``1 - (1 + step)^-power``, at most ``config.decay``: the average covers a constant share of a run
+    of any length, and forgets the start. With ``config.decay`` 0 the average is the weights themselves.
     """
     if config.kind == "fixed":
         return config.decay
@@ -26,7 +26,7 @@ def decay(config: EMAConfig, step: int) -> float:
 
 
 class EMA:
-    """Holds ``module``, a float32 copy of a network in evaluation mode, and moves it after the network's weights."""
+    """The moving average of a network's weights, in ``module``: a float32 copy in evaluation mode."""
 
     def __init__(self, module: nn.Module, config: EMAConfig) -> None:
         self.config = config
@@ -34,7 +34,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
-        """Move towards ``module``, which has had ``step`` optimizer steps. Buffers are copied."""
+        """Average in the weights of ``module`` after ``step`` optimizer steps. Buffers are copied."""
         weights = [local(weight.detach()).float() for weight in module.parameters()]
         own = [local(weight) for weight in self.module.parameters()]
         torch._foreach_lerp_(own, weights, 1 - decay(self.config, step))

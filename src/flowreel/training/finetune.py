@@ -1,7 +1,4 @@
-"""Training further from a pipeline: what has to fit, and how its weights enter a network for other classes.
-
-Knows: which latents a pipeline understands, and that classes are known by their names. Does not know: training.
-"""
+"""Fine-tuning: the checks of a pipeline to start from, and how its weights enter a network for other classes."""
 
 from __future__ import annotations
 
@@ -23,15 +20,15 @@ _TIME_BIAS = "mlp.2.bias"
 
 
 def check_codec(start: Pipeline, data: Path) -> None:
-    """:class:`InputError` unless the folder ``data`` holds latents that ``start`` understands: of the same
-    autoencoder, to the bit, and of sound brought to the same level, channel and log-mel."""
+    """Raise :class:`InputError` unless the latents in the folder ``data`` are those of ``start``: from the same
+    autoencoder, to the bit, and from audio with the same level, channel and log-mel."""
     read_index(data)
     theirs, ours = start.codec, Codec.load(data / CODEC)
     if theirs.has_audio != ours.has_audio:
         raise InputError(
-            f"{data} has {'sound' if ours.has_audio else 'no sound'}, but the pipeline to start from was trained "
+            f"{data} has {'audio' if ours.has_audio else 'no audio'}, but the pipeline to start from was trained "
             f"{'with' if theirs.has_audio else 'without'}: prepare the clips with --audio "
-            f"{'require' if theirs.has_audio else 'none'}, or train from nothing"
+            f"{'require' if theirs.has_audio else 'none'}, or train without --init"
         )
     wrong = []
     if not _same_autoencoder(theirs, ours):
@@ -55,9 +52,9 @@ def _check_levels(theirs: AudioCodecConfig, ours: AudioCodecConfig, data: Path) 
     ]
     if differing:
         raise InputError(
-            f"the sound of {data} was prepared with {' and '.join(differing)}, so its levels are not those that the "
-            "pipeline to start from knows: prepare the clips again with --codec PIPE, where PIPE is that pipeline's "
-            "folder, and without --peak and --channel"
+            f"the audio of {data} was prepared with {' and '.join(differing)}, so its levels are not those that the "
+            "pipeline to start from was trained on: prepare the clips again with --codec PIPE, where PIPE is that "
+            "pipeline's folder, and without --peak and --channel"
         )
 
 
@@ -77,11 +74,11 @@ def _same_autoencoder(first: Codec, second: Codec) -> bool:
 def take_weights(module: nn.Module, start: Pipeline, classes: tuple[str, ...], report: Report) -> None:
     """Load the weights of ``start`` into ``module``, a network of the same architecture for ``classes``.
 
-    A class that both know keeps its embedding; a new one begins as the null class, "no class in particular". Without
-    classes the embedding of the null class joins that of time, which changes nothing.
+    A class of both keeps its embedding; a new one starts with that of the null class. Without classes the embedding of
+    the null class is added to that of time, which changes no output.
 
     Raises:
-        InputError: shapes differ (learned positions are of one window and size).
+        InputError: shapes differ (learned positions are for one window and size).
     """
     state = {name: value.clone() for name, value in start.model.state_dict().items()}
     known = start.config.classes
@@ -116,5 +113,5 @@ def take_weights(module: nn.Module, start: Pipeline, classes: tuple[str, ...], r
 
 def _rows(table: Tensor, known: tuple[str, ...], classes: tuple[str, ...]) -> Tensor:
     """(known + 1, D) -> (classes + 1, D)."""
-    places = [find_class(name, known) for name in classes]
-    return table[[len(known) if place is None else place for place in (*places, None)]]
+    rows = [find_class(name, known) for name in classes]
+    return table[[len(known) if row is None else row for row in (*rows, None)]]

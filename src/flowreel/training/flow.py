@@ -1,7 +1,7 @@
-"""Training a flow: what :mod:`flowreel.training.loop` needs to know about latents, roles and pipelines.
+"""Training a flow model on the windows of a prepared folder.
 
 Everything random about sample ``n`` (noise, role, times, dropped labels) comes from generators seeded by the run's
-seed and ``n``: it depends neither on the batch nor on the process that the sample is in.
+seed and ``n``: it depends neither on the batch nor on the process.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from flowreel.utils.files import read_json
 from flowreel.utils.reporting import Report
 
 VALIDATION_SEED = 0x56414C
-"""Of the noise, roles and times that a validation loss is measured with: the same for every run."""
+"""Seed of the noise, roles and times of validation losses, the same for every run."""
 STEPS_PER_FRAME = 40
-"""Solver steps that a frame gets on its way through the window, as the exported folder's default; fewer, beside a
-lookahead."""
+"""Default of the exported pipeline: solver steps that a frame gets while it passes through the window (fewer with a
+lookahead)."""
 
 
 def train(data: Path | str, run: Path | str, config: TrainConfig, report: Report = print) -> Path:
@@ -61,8 +61,8 @@ class FlowTask:
     """Training a velocity network on the windows of a prepared folder.
 
     Args:
-        config: its architecture is that of ``start``, if there is one.
-        start: where the weights and the scales of the latents come from, instead of from nothing.
+        config: with ``start``, its architecture has to be that one's.
+        start: the pipeline whose weights and latent scales training starts from; None for random weights.
     """
 
     kind = "flow"
@@ -79,7 +79,7 @@ class FlowTask:
         self.loss_names = tuple(self.shapes)
         self.roles = {role: share for role, share in dataclasses.asdict(config.objective.roles).items() if share > 0}
         if "audio" not in self.shapes:
-            self.roles = self._without_sound(report)
+            self.roles = self._video_roles(report)
         self._check_guidance(start, report)
         torch.manual_seed(purpose_seed(config.seed, WEIGHTS, 0))
         self.module = models.build(config.model, self.dataset.shape, len(self.dataset.classes), config.data.window)
@@ -96,42 +96,42 @@ class FlowTask:
             facts["scales"] = to_dict(start.config.codec)
         self.data = {"index": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]}
 
-    def _without_sound(self, report: Report) -> dict[str, float]:
-        """The roles that a model of video alone can play; the others are left out, which is said."""
+    def _video_roles(self, report: Report) -> dict[str, float]:
+        """The roles of a model without audio; the others are left out with a message."""
         kept = {role: share for role, share in self.roles.items() if role in ("joint", "context")}
         left_out = sorted(set(self.roles) - set(kept))
         if not kept:
             raise InputError(
-                f"{self.folder} has no sound, which objective.roles {', '.join(left_out)} need: "
+                f"{self.folder} has no audio, which objective.roles {', '.join(left_out)} need: "
                 "give joint or context a share above 0"
             )
         if left_out:
-            report(f"{self.folder} has no sound: the roles {', '.join(left_out)} are left out")
+            report(f"{self.folder} has no audio: the roles {', '.join(left_out)} are left out")
         return kept
 
     def _check_guidance(self, start: Pipeline | None, report: Report) -> None:
-        """What guidance leads away from must be there, and what ``start`` has learnt is not lost without a word."""
+        """Check the guidance settings, and report where they differ from those that ``start`` was trained with."""
         config, classes = self.config, self.dataset.classes
-        scale, given = scales = _guidance_scales(config.objective)
-        name, highest = (
-            ("guidance", scale) if scale >= given or not self._gives_whole else ("conditioned_guidance", given)
-        )
+        scale, conditioned = scales = _guidance_scales(config.objective)
+        name, highest = "guidance", scale
+        if conditioned > scale and self._has_clean_stream:
+            name, highest = "conditioned_guidance", conditioned
         if highest > 1 and classes and config.model.class_dropout == 0:
             raise InputError(f"objective.{name} {highest:g} needs a null class: set model.class_dropout above 0")
-        if highest > 1 and not classes and not ("joint" in self.roles and self._gives_whole):
+        if highest > 1 and not classes and not ("joint" in self.roles and self._has_clean_stream):
             raise InputError(
-                f"objective.{name} {highest:g} needs something to guide by, and there are no classes: set it to 1, or "
-                "train joint beside audio_clean or video_clean"
+                f"objective.{name} {highest:g} needs classes or conditioning: set it to 1, or train joint as well as "
+                "audio_clean or video_clean"
             )
         if start is not None:
-            names, learnt = ("guidance", "guidance by what is given"), _guidance_scales(start.config.trained)
+            names, learnt = ("guidance", "conditioned guidance"), _guidance_scales(start.config.trained)
             for what, before, to in zip(names, learnt, scales, strict=True):
                 if to != before > 1:
-                    report(f"the pipeline to start from has learnt {what} {before:g}, this run is led to {to:g}")
+                    report(f"the pipeline to start from was trained with {what} {before:g}, this run with {to:g}")
 
     @property
-    def _gives_whole(self) -> bool:
-        """Whether some samples are given a whole stream."""
+    def _has_clean_stream(self) -> bool:
+        """Whether some samples have a whole clean stream as conditioning."""
         return bool(roles.WHOLE & set(self.roles))
 
     def batches(self, start: int, rank: int, world: int) -> Iterator[Batch]:
@@ -142,14 +142,14 @@ class FlowTask:
             self.dataset,
             batch_sampler=order,
             num_workers=config.data.workers,
-            worker_init_fn=_leave_signals_to_the_trainer,
+            worker_init_fn=_ignore_signals,
             pin_memory=torch.cuda.is_available(),
         )
         for positions, batch in zip(order, loader, strict=True):
             yield {**batch, "position": torch.tensor(positions)}
 
     def _held_out(self, scales: CodecConfig | None, report: Report) -> WindowDataset | None:
-        """The windows that a validation loss is over, if any clip of test/ is long enough."""
+        """The windows of the validation loss; None without a clip in test/ that is long enough."""
         config = self.config
         if not (config.validate and config.data.validation and self.dataset.index.splits.get("test")):
             return None
@@ -189,21 +189,21 @@ class FlowTask:
             label = self.module.drop_label(label, generators)
         guidance = self._guidance(label, t)
         unconditional = partial(renoise, noise=noise) if "joint" in self.roles else None
-        counted = {stream: times > 0 for stream, times in t.items()}  # sampling has no use for what the lookahead does
+        counted = {stream: times > 0 for stream, times in t.items()}  # sampling does not use the lookahead's velocity
         return objective.losses(module, data, noise, t, label, settings.weight, guidance, unconditional, counted)
 
     def _guidance(self, label: Label, t: Times) -> Tensor | None:
         """``objective.guidance`` or, with a clean stream, ``objective.conditioned_guidance`` for the samples (B,) of
         which no class was dropped, 1 for the others; None where it is 1 for all."""
-        scale, given = _guidance_scales(self.config.objective)
-        if scale == 1 and (given == 1 or not self._gives_whole):
+        scale, conditioned = _guidance_scales(self.config.objective)
+        if scale == 1 and (conditioned == 1 or not self._has_clean_stream):
             return None
-        whole = torch.stack([(times == 1).all(1) for times in t.values()]).any(0)
+        clean = torch.stack([(times == 1).all(1) for times in t.values()]).any(0)
         labels = label.values() if isinstance(label, dict) else [] if label is None else [label]
-        known = torch.ones_like(whole)
+        known = torch.ones_like(clean)
         for rows in labels:
             known &= (rows != self.module.num_classes).reshape(len(known), -1).all(1)
-        return torch.where(known, torch.where(whole, given, scale), 1.0)
+        return torch.where(known, torch.where(clean, conditioned, scale), 1.0)
 
     def _degraded(self, data: Latents, t: Times, generators: list[torch.Generator]) -> Latents:
         """The share ``objective.degrade`` of the samples with degraded frames."""
@@ -215,8 +215,11 @@ class FlowTask:
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         """The loss and its parts on windows of the test clips: always the same windows, noise, roles and times, with
-        their labels. Frames and noise are those of training's law, so the figures compare with training's: with
-        ``objective.guidance`` as far as the model has come in following its own guided velocity."""
+        their labels.
+
+        Times and noise have the distribution of training, so the losses are comparable to the training losses. With
+        ``objective.guidance`` the target is the model's own guided velocity, as in training.
+        """
         if self.held_out is None:
             return {}
         device = next(module.parameters()).device
@@ -260,8 +263,8 @@ class FlowTask:
                 step,
                 cuts=self.config.data.cut > 0,
                 guidance=settings.guidance,
-                conditioned_guidance=settings.conditioned_guidance if self._gives_whole else None,
-                lookaheads=settings.lookaheads if self._gives_whole else (),
+                conditioned_guidance=settings.conditioned_guidance if self._has_clean_stream else None,
+                lookaheads=settings.lookaheads if self._has_clean_stream else (),
             ),
             steps=max(4, math.ceil(STEPS_PER_FRAME * min(settings.blocks) / window)),
         )
@@ -272,12 +275,12 @@ class FlowTask:
 
 
 def _guidance_scales(settings: ObjectiveConfig | Trained) -> tuple[float, float]:
-    """Of samples that are made from nothing, and of those that are given a whole stream."""
+    """The scales of samples without and with a whole clean stream."""
     scale = settings.guidance
     return scale, scale if settings.conditioned_guidance is None else settings.conditioned_guidance
 
 
-def _leave_signals_to_the_trainer(worker: int) -> None:  # noqa: ARG001
-    """Whoever ends a job tells its whole process group; the trainer then ends its workers when it has saved."""
+def _ignore_signals(worker: int) -> None:  # noqa: ARG001
+    """Signals reach the whole process group; the trainer handles them, and ends its workers when it has saved."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -1,5 +1,4 @@
-"""The optimizers of every training run: which weights decay, which are stepped how, and the learning rate of each
-step."""
+"""The optimizers of every training run, their parameter groups, and the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -17,11 +16,11 @@ _MATRICES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.
 def optimizers(module: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
     """AdamW (arXiv 1711.05101) over ``module``, and with ``config.kind`` "muon" Muon for the matrices of its blocks.
 
-    Muon orthogonalises the momentum of a matrix; scaled to the size of AdamW's steps it takes the same learning rate
-    and decay (arXiv 2502.16982). What maps conditions to modulations stays with AdamW.
+    Muon orthogonalises the momentum of a matrix; scaled to the size of AdamW's steps it uses the same learning rate
+    and decay (arXiv 2502.16982). Modulation layers stay with AdamW.
 
     Raises:
-        InputError: Muon for a module without blocks, or a torch that doesn't have it.
+        InputError: Muon for a module without blocks, or with a torch that doesn't have it.
     """
     if config.kind == "adamw":
         return [_adamw(module, config, set())]
@@ -42,7 +41,7 @@ def optimizers(module: nn.Module, config: OptimConfig) -> list[torch.optim.Optim
 
 def _adamw(module: nn.Module, config: OptimConfig, without: set[int]) -> torch.optim.AdamW:
     """Two groups: the weights of linear and convolution layers decay; biases, norms, embeddings and position tables
-    don't. ``without`` the weights of these identities."""
+    don't. Leaves out the weights whose ``id`` is in ``without``."""
     decaying = {id(layer.weight) for layer in module.modules() if isinstance(layer, _MATRICES)}
     weights = [weight for weight in module.parameters() if weight.requires_grad and id(weight) not in without]
     groups = [
@@ -59,7 +58,7 @@ def _adamw(module: nn.Module, config: OptimConfig, without: set[int]) -> torch.o
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
-    """The learning rate of the step after ``step`` steps of ``steps``: a linear warm-up over ``config.warmup`` steps,
+    """The learning rate of the step after ``step`` of ``steps`` steps: a linear warm-up over ``config.warmup`` steps,
     then constant, or a half cosine that is ``final * lr`` at the end."""
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup

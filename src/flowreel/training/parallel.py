@@ -76,19 +76,17 @@ def shard(module: nn.Module, processes: Processes) -> None:
     mesh = init_device_mesh(processes.device.type, (processes.world,))
     for block in blocks:
         fully_shard(block, mesh=mesh)
-        register_fsdp_forward_method(
-            block, "compute_modulation"
-        )  # it is called before the block's forward pass, with its weights
+        register_fsdp_forward_method(block, "compute_modulation")  # it uses the block's weights before its forward pass
     fully_shard(module, mesh=mesh)
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether it is a DTensor; importing that class takes longer than starting to train."""
+    """Whether it is a DTensor. Does not import that class, which takes longer than starting to train."""
     return hasattr(tensor, "full_tensor")
 
 
 def gathered(tensors: Mapping[str, Tensor], lead: bool) -> dict[str, Tensor]:
-    """The whole tensors, in the process that leads; the others get nothing. All processes have to call it."""
+    """The whole tensors in the process that leads, nothing in the others. All processes have to call it."""
     whole = {}
     for name, tensor in tensors.items():
         value = tensor.full_tensor().cpu() if is_sharded(tensor) else tensor
@@ -97,14 +95,14 @@ def gathered(tensors: Mapping[str, Tensor], lead: bool) -> dict[str, Tensor]:
     return whole
 
 
-def spread(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+def load_whole(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load a whole ``state`` into ``module``, of which each process may hold a shard."""
     own = module.state_dict()
     module.load_state_dict({name: laid_out_like(own[name], state[name]) for name in own})
 
 
 def laid_out_like(like: Tensor, value: Tensor) -> Tensor:
-    """A copy of the whole ``value`` as ``like`` is held: its strides (fused optimizers need them), or its shard."""
+    """A copy of the whole ``value`` in the layout of ``like``: its strides (for fused optimizers), or its shard."""
     if value.shape != like.shape:
         return value.clone()
     if is_sharded(like):

@@ -107,8 +107,8 @@ class Trainer:
             if before["run"] == self.task.kind:  # options that were added since have their defaults
                 before["config"] = to_dict(from_dict(type(self.config), before["config"], "saved settings"))
             check_unchanged(self.run, _named(before), _named(self._settings()), "was trained", FREE, only_shared=True)
-            parallel.spread(self.task.module, saved.model)
-            parallel.spread(self.ema.module, saved.ema)
+            parallel.load_whole(self.task.module, saved.model)
+            parallel.load_whole(self.ema.module, saved.ema)
             for network in self.networks.values():
                 for optimizer in network.optimizers:
                     checkpoint.load_optimizer(optimizer, self.task.module, saved.optimizer)
