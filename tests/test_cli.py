@@ -107,7 +107,7 @@ def test_generate_writes_one_line_and_one_file_per_sample(tmp_path: Path) -> Non
     config = GenerateConfig(out=str(tmp_path / "many"), count=3, batch=2, seconds=0.6, seed=4)
     made = generate(pipe, config, lines.append)
     assert len(made) == len(lines) == 3
-    assert all(str(path) in line and "with sound" in line for path, line in zip(made, lines, strict=True))
+    assert all(str(path) in line and "with audio" in line for path, line in zip(made, lines, strict=True))
     assert probe(made[2]).has_audio
     assert sorted(tmp_path.rglob("*.mp4")) == sorted(made)
     single = generate(pipe, GenerateConfig(out=str(tmp_path / "one.mkv"), seconds=0.6, seed=4), lines.append)

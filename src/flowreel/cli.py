@@ -58,7 +58,7 @@ def prepare(clips: str, out: str, config: PrepareConfig | None = None, report: R
     """Turn a folder of clips into latents to train on.
 
     CLIPS holds train/ and test/ or neither, with or without a folder per class; OUT gets shards and index.json. The
-    same command goes on where it stopped, and adds new clips. CLIPS may also be a latent store of GenerativeFlow or
+    same command resumes, and adds new clips. CLIPS may also be a latent store of GenerativeFlow or
     R-FLAV.
     """
     from flowreel.data.prepare import prepare as run
@@ -68,7 +68,7 @@ def prepare(clips: str, out: str, config: PrepareConfig | None = None, report: R
 
 
 def train(data: str, run: str, config: TrainConfig | None = None, report: Report = _print) -> Path:
-    """Train a model on prepared latents. The same command again goes on where it stopped.
+    """Train a model on prepared latents. The same command again resumes it.
 
     DATA is a folder made by prepare; RUN gets the checkpoints, previews and the finished pipeline. --init PIPE trains
     a finished pipeline further.
@@ -79,21 +79,21 @@ def train(data: str, run: str, config: TrainConfig | None = None, report: Report
 
 
 def train_codec(clips: str, out: str, config: CodecTrainConfig | None = None, report: Report = _print) -> Path:
-    """Fit the small autoencoder on a folder of clips, for prepare --codec OUT."""
+    """Train the small autoencoder on a folder of clips, for prepare --codec OUT."""
     from flowreel.training.autoencoder import train_codec as fit
 
     return fit(Path(clips), Path(out), config or CodecTrainConfig(), report)
 
 
 def train_vocoder(clips: str, out: str, config: VocoderTrainConfig | None = None, report: Report = _print) -> Path:
-    """Fit a vocoder on the sound of a folder of clips, for --vocoder OUT of prepare, generate and convert."""
+    """Train a vocoder on the audio of a folder of clips, for --vocoder OUT of prepare, generate and convert."""
     from flowreel.training.vocoder import train_vocoder as fit
 
     return fit(Path(clips), Path(out), config or VocoderTrainConfig(), report)
 
 
 def generate(pipe: str = "world", config: GenerateConfig | None = None, report: Report = _print_from_all) -> list[Path]:
-    """Generate clips or rolls, with sound where the model has it.
+    """Generate clips or rolls, with audio where the model has it.
 
     PIPE is a run folder, a saved pipeline, a hub repo id, an R-FLAV folder or a GenerativeFlow content.pt; without it
     the pipeline that comes with flowreel.
@@ -104,9 +104,9 @@ def generate(pipe: str = "world", config: GenerateConfig | None = None, report: 
 
 
 def serve(pipe: str = "world", config: ServeConfig | None = None, report: Report = _print) -> None:
-    """Watch an endless generation live in a browser, and steer it while it rolls.
+    """Generate without end, live in a browser, and steer it there.
 
-    PIPE is what generate takes; without it the pipeline that comes with flowreel. Open the address that is said.
+    PIPE is what generate takes; without it the pipeline that comes with flowreel. Open the address that it prints.
     /stream.mp4 there is the same for a player, /openapi.json what programs can ask for.
     """
     from flowreel.serve.server import serve as run
@@ -126,12 +126,13 @@ def world(out: str, config: WorldConfig | None = None, report: Report = _print) 
 
 
 def synchrony(clips: str, config: SynchronyConfig | None = None, report: Report = _print) -> dict[str, Any]:
-    """Say how well sound and picture of clips of the world belong together.
+    """Measure audio-video synchrony.
 
-    CLIPS is a file, or a folder with train/ and test/ or neither, with or without a folder per class; any generator's.
-    Events are found in the picture alone and in the sound alone, and matched within 0.1 seconds. floor is what
-    chance gives, pictures with the sound of other clips. Where a .json with the true events lies beside a clip, the
-    detectors are measured too.
+    CLIPS are clips of the world, by any generator: a file, or a folder with train/ and test/ or neither, with or without
+    a folder per class.
+    Events are found in the video alone and in the audio alone, and matched within 0.1 seconds. The floor is what chance
+    gives: video with the audio of other clips. Where a .json with the true events lies beside a clip, the detectors are
+    measured too.
     """
     from flowreel.metrics.evaluate import measure
 
@@ -139,7 +140,7 @@ def synchrony(clips: str, config: SynchronyConfig | None = None, report: Report 
 
 
 def convert(src: str, out: str, config: ConvertConfig | None = None, report: Report = _print) -> Path:
-    """Read a checkpoint of any known kind and write it as a folder of ours.
+    """Convert a checkpoint of any known kind to a folder of ours.
 
     SRC is what flowreel.load takes: an R-FLAV folder or training save, a GenerativeFlow content.pt, a hub repo id.
     """
@@ -149,7 +150,7 @@ def convert(src: str, out: str, config: ConvertConfig | None = None, report: Rep
 
 
 def info(pipe: str, config: InfoConfig | None = None, report: Report = _print) -> dict[str, Any]:  # noqa: ARG001
-    """Say what a checkpoint is: sizes, clocks, classes, arithmetic per generated second."""
+    """Show a checkpoint's architecture, shapes and cost per generated second."""
     from flowreel.pipeline.info import info as run
 
     return run(pipe, report)

@@ -26,7 +26,7 @@ from flowreel.utils.spelling import closest
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _NOTHING = ("null", "~")
 _SIDES = int | tuple[int, int]
-"""The type of a picture's size: one side, or height and width."""
+"""The type of a frame size: one side, or height and width."""
 
 
 # --- types --------------------------------------------------------------------------------------------------------

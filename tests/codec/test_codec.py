@@ -186,12 +186,12 @@ CHUNKS = ((1,) * 12, (12,), (5, 1, 0, 3, 3), (2,) * 6)
 @pytest.mark.parametrize("fps", [10, 20])
 def test_streamed_equals_whole(chunks: tuple[int, ...], fps: int) -> None:
     own, data = build(fps=fps), latents(steps=100 // fps)
-    parts = run(own.decoder(2, ["a", None]), data, chunks)
+    parts = run(own.decoder(2), data, chunks)
     stored = own.from_model(data)
     with torch.no_grad():
         sound = own.vocoder(stored["audio"].squeeze(2).transpose(1, 2).flatten(2)).clamp(-1, 1)
     for sample, made in enumerate(join(parts)):
-        assert (made.fps, made.sample_rate, made.label) == (fps, 16000, ["a", None][sample])
+        assert (made.fps, made.sample_rate) == (fps, 16000)
         assert np.abs(made.frames.astype(int) - own.video.decode(stored["video"][sample]).numpy()).max() <= 1
         np.testing.assert_allclose(made.audio, sound[sample].numpy(), atol=1e-6)
 
@@ -213,12 +213,11 @@ def test_every_chunk_has_the_sound_of_its_frames_as_soon_as_it_is_final() -> Non
 
 def test_whole_decoding_is_the_stream_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     own, data = build(), latents(frames=9)
-    whole = own.decode(data, ["x", "y"])
+    whole = own.decode(data)
     monkeypatch.setattr(codec, "_CHUNK", 4)
-    for a, b in zip(own.decode(data, ["x", "y"]), whole, strict=True):
+    for a, b in zip(own.decode(data), whole, strict=True):
         np.testing.assert_allclose(a.audio, b.audio, atol=1e-6)
         assert np.abs(a.frames.astype(int) - b.frames).max() <= 1
-        assert a.label == b.label
 
 
 def test_griffin_lim_stands_in_for_a_vocoder() -> None:
@@ -278,10 +277,8 @@ def test_misuse_of_a_decoder_is_refused() -> None:
     decoder.finish()
     with pytest.raises(InputError, match="finished"):
         decoder.push(latents())
-    with pytest.raises(InputError, match="has no sound"):
+    with pytest.raises(InputError, match="has no audio"):
         build(sound=False).at(TIMING).decode(latents())
-    with pytest.raises(InputError, match="1 labels were given for a batch of 2"):
-        own.decoder(2, ["a"])
 
 
 # --- folder and settings ------------------------------------------------------------------------------------------
@@ -365,5 +362,5 @@ def test_what_is_not_a_codec_is_refused(tmp_path: Path) -> None:
         _ = own.vocoder
     with pytest.raises(InputError, match="no folder that holds it"):
         _ = Codec(CodecConfig(VIDEO, SOUND), TIMING).vocoder
-    with pytest.raises(InputError, match="has no sound"):
+    with pytest.raises(InputError, match="has no audio"):
         _ = build(sound=False).vocoder

@@ -162,7 +162,7 @@ def test_processes_with_nothing_to_do(tmp_path: Path, pipe: Pipeline, as_process
     as_process(0, 3)
     assert len(generate(pipe, many(tmp_path / "out", count=2), said.append)) == 1
     assert said[-1].startswith("1 of 2 files are in ")
-    assert said[-1].endswith("1 of them made now by process 0 of 3, the other processes go on")
+    assert said[-1].endswith("1 of them made now by process 0 of 3, the other processes continue")
     as_process(1, 3)
     said.clear()
     generate(pipe, many(tmp_path / "out", count=2), said.append)
@@ -261,7 +261,7 @@ def test_other_settings_are_not_mixed_in(
     before = names(tmp_path / "out")
     with pytest.raises(InputError, match=rf"was generated with other settings:\n(.*\n)*  {message}") as refused:
         generate(pipe, many(tmp_path / "out", count=1, **changes), str)
-    assert "Choose another folder, or delete it" in str(refused.value)
+    assert "choose another folder, or delete it" in str(refused.value)
     assert names(tmp_path / "out") == before
 
 

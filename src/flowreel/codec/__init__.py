@@ -1,4 +1,4 @@
-"""Turning media into model latents and back: autoencoders, log-mel, vocoders, and the scales between them."""
+"""Media to model latents and back: autoencoders, log-mel, vocoders. The only home of scales."""
 
 from flowreel.codec.autoencoder import VideoAutoencoder
 from flowreel.codec.codec import Codec, StreamDecoder

@@ -1,6 +1,4 @@
-"""One interface to every autoencoder of single frames: ours, and diffusers' AutoencoderKL, -DC and -Tiny.
-
-Knows: how each kind is loaded and called. Does not know: scales; latents here are raw, as the network makes them.
+"""One interface to autoencoders of single frames: ours, and those of diffusers (KL, DC, Tiny).
 
 Shape legend: N frames, H W rows and columns in pixels, C channels of latents, h w their rows and columns.
 """

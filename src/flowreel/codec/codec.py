@@ -9,7 +9,6 @@ Shape legend: B batch, T frames, C channels, H W rows and columns, M mel bins, F
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,9 @@ class Codec:
     Args:
         config: which networks, and the scales.
         timing: the clocks.
-        folder: where our own weights lie (``autoencoder/``, ``vocoder/``); None for networks from a hub, given ones,
+        folder: where our own weights lie (``autoencoder/``, ``vocoder/``); None for networks from a hub, passed ones,
             or a small autoencoder that was never trained.
         video_module, vocoder: networks that are there already.
-        seed: of posterior samples, where a call brings no generator of its own.
 
     Raises:
         InputError: the mel's clocks are not those of ``timing``, or shift and scale don't fit the channels.
@@ -55,10 +53,9 @@ class Codec:
         video_module: nn.Module | None = None,
         vocoder: nn.Module | None = None,
         device: torch.device | str = "cpu",
-        seed: int = 0,
     ) -> None:
         _check(config, timing)
-        self.config, self.timing, self.folder, self.seed = config, timing, folder, seed
+        self.config, self.timing, self.folder = config, timing, folder
         self.device = torch.device(device)
         own = folder / AUTOENCODER if folder is not None else None
         self.video = VideoAutoencoder(config.video, own, video_module, device)
@@ -108,15 +105,11 @@ class Codec:
         anew."""
         named = config.audio.vocoder if config.audio is not None else ""
         vocoder = self._vocoder if named and named == self._named_vocoder else None
-        codec = Codec(config, self.timing, self.folder, None, vocoder, self.device, self.seed)
-        codec.video = self.video.with_config(config.video)
-        return codec
+        return self._copy(config, self.timing, self.video.with_config(config.video), vocoder)
 
     def at(self, timing: Timing) -> Codec:
         """The same networks with other clocks."""
-        codec = Codec(self.config, timing, self.folder, None, self._vocoder, self.device, self.seed)
-        codec.video = self.video
-        return codec
+        return self._copy(self.config, timing, self.video, self._vocoder)
 
     def to(self, device: torch.device | str) -> Codec:
         """Move to ``device``, in place like a module."""
@@ -127,29 +120,32 @@ class Codec:
         return self
 
     def with_vocoder(self, folder: str | Path) -> Codec:
-        """The same codec, its sound made by the vocoder in ``folder`` (of train-vocoder, or a published HiFi-GAN).
+        """The same codec, its audio made by the vocoder in ``folder`` (of train-vocoder, or a published HiFi-GAN).
 
         Raises:
-            InputError: the codec has no sound, or the vocoder was made for another log-mel.
+            InputError: the codec has no audio, or the vocoder was made for another log-mel.
         """
         audio = self._audio()
         vocoder = load_for(folder, audio.mel)
         config = replace(self.config, audio=replace(audio, vocoder=vocoder.kind))
-        codec = Codec(config, self.timing, self.folder, None, vocoder, self.device, self.seed)
-        codec.video = self.video
+        return self._copy(config, self.timing, self.video, vocoder)
+
+    def _copy(self, config: CodecConfig, timing: Timing, video: VideoAutoencoder, vocoder: nn.Module | None) -> Codec:
+        codec = Codec(config, timing, self.folder, None, vocoder, self.device)
+        codec.video = video
         return codec
 
     @property
     def has_audio(self) -> bool:
-        """Whether clips are encoded with their sound."""
+        """Whether clips are encoded with their audio."""
         return self.config.audio is not None and self.timing.has_audio
 
     @property
     def vocoder(self) -> Any:
-        """What inverts log-mel: a vocoder, given or from the codec's folder, or Griffin-Lim if the config names none.
+        """Inverts log-mel: a vocoder, passed or from the codec's folder, or Griffin-Lim if the config names none.
 
         Raises:
-            InputError: the codec has no sound, or its vocoder is not there or made for another log-mel.
+            InputError: the codec has no audio, or its vocoder is not there or made for another log-mel.
         """
         if self._vocoder is None:
             self._vocoder = self._load_vocoder().to(self.device)
@@ -172,11 +168,11 @@ class Codec:
     def encode(self, clip: Clip, generator: torch.Generator | None = None) -> Latents:
         """Stored latents of one clip: ``{"video": (T, C, h, w), "audio": (T, 1, M, F)}`` float32 on the CPU.
 
-        Sound only if the codec has it and the clip too; a sound that is up to one frame too short or too long is filled
+        Audio only if the codec has it and the clip too; audio that is up to one frame too short or too long is filled
         with silence or cut. ``generator``: see :meth:`encode_video`.
 
         Raises:
-            InputError: the clip's rates or size don't suit, or its sound does not last as long as its frames.
+            InputError: the clip's rates or size don't suit, or its audio does not last as long as its frames.
         """
         if abs(clip.fps - self.timing.fps) > 1e-3 * self.timing.fps:
             raise InputError(f"the clip has {clip.fps:g} frames a second, the codec {self.timing.fps:g}")
@@ -187,23 +183,23 @@ class Codec:
 
     def _sound(self, clip: Clip, audio: np.ndarray) -> np.ndarray:
         if clip.sample_rate != self.timing.sample_rate:
-            raise InputError(f"the clip's sound has {clip.sample_rate} Hz, the codec's {self.timing.sample_rate}")
+            raise InputError(f"the clip's audio has {clip.sample_rate} Hz, the codec's {self.timing.sample_rate}")
         samples = self.timing.samples(len(clip.frames))
         if abs(len(audio) - samples) > self.timing.samples(1):
             raise InputError(
-                f"the clip's sound has {len(audio)} samples, but its {len(clip.frames)} frames last {samples} samples"
+                f"the clip's audio has {len(audio)} samples, but its {len(clip.frames)} frames last {samples} samples"
             )
         return np.pad(audio[:samples], (0, max(0, samples - len(audio))))
 
     def encode_video(self, frames: np.ndarray, generator: torch.Generator | None = None) -> Tensor:
         """uint8 frames (T, H, W, 3) -> stored latents (T, C, h, w).
 
-        ``generator`` draws from the posterior where the config says so; without one, the draws are those of ``seed``.
+        ``generator`` draws from the posterior where the config says so; without one, the draws are those of seed 0.
 
         Raises:
             InputError: H or W is no multiple of the autoencoder's factor.
         """
-        generator = generator or torch.Generator().manual_seed(self.seed)
+        generator = generator or torch.Generator().manual_seed(0)
         return self.video.encode(torch.from_numpy(np.ascontiguousarray(frames)), generator)
 
     @torch.no_grad()
@@ -224,7 +220,7 @@ class Codec:
         """Stored latents, with a batch axis or without, to float32 model latents of about unit variance.
 
         Raises:
-            InputError: there is sound, but the codec has none or does not know its scale.
+            InputError: there is audio, but the codec has none or does not know its scale.
         """
         latents = {}
         if "video" in stored:
@@ -256,7 +252,7 @@ class Codec:
 
     def _audio(self) -> AudioCodecConfig:
         if self.config.audio is None:
-            raise InputError("this codec has no sound")
+            raise InputError("this codec has no audio")
         return self.config.audio
 
     def _audio_scale(self) -> float:
@@ -270,14 +266,14 @@ class Codec:
 
     # --- model -> media ---------------------------------------------------------------------------------------------
 
-    def decoder(self, batch: int, labels: Sequence[str | None] | None = None) -> StreamDecoder:
-        """A decoder of ``batch`` samples in step, chunk by chunk; ``labels`` name their clips."""
-        return StreamDecoder(self, batch, labels)
+    def decoder(self, batch: int) -> StreamDecoder:
+        """A decoder of ``batch`` samples in step, chunk by chunk."""
+        return StreamDecoder(self, batch)
 
-    def decode(self, latents: Latents, labels: Sequence[str | None] | None = None) -> list[Clip]:
+    def decode(self, latents: Latents) -> list[Clip]:
         """Model latents ``{"video": (B, T, C, h, w), "audio": (B, T, 1, M, F)}`` to B whole clips."""
         batch, frames = latents["video"].shape[:2]
-        decoder = self.decoder(batch, labels)
+        decoder = self.decoder(batch)
         starts = range(0, frames, _CHUNK)
         chunks = [decoder.push({k: v[:, start : start + _CHUNK] for k, v in latents.items()}) for start in starts]
         parts = [clips for clips in (*chunks, decoder.finish()) if clips]

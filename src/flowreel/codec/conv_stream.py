@@ -1,7 +1,4 @@
-"""Convolutions on a whole sequence, or on one that comes in pieces: the same numbers, nothing computed twice.
-
-Knows: what a convolution must remember of what went before. Does not know: how a network is put together: it calls
-:class:`Whole` or :class:`Pieces` for its layers and sums, and is written once.
+"""Convolutions on a whole sequence or on one that comes in pieces, with the same result.
 
 Shapes: B batch, C channels, n samples, of whatever rate a layer has.
 """

@@ -1,6 +1,4 @@
-"""Model latents to clips as they come: a picture waits until its sound is final.
-
-Knows: what waits, and how much sound a frame has. Does not know: networks, scales, where latents come from.
+"""Decodes model latents to clips chunk by chunk: a frame waits until its audio is final.
 
 Shape legend: B batch, k frames of one push, C channels, h w rows and columns of latents, M mel bins, F mel steps per
 video frame, S samples.
@@ -8,7 +6,6 @@ video frame, S samples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,11 +27,8 @@ class StreamDecoder:
     What comes out, joined, is what decoding everything together gives, however it is cut.
     """
 
-    def __init__(self, codec: Codec, batch: int, labels: Sequence[str | None] | None = None) -> None:
-        if labels is not None and len(labels) != batch:
-            raise InputError(f"{len(labels)} labels were given for a batch of {batch}")
+    def __init__(self, codec: Codec, batch: int) -> None:
         self.codec, self.batch = codec, batch
-        self._labels = list(labels) if labels is not None else [None] * batch
         self._streams: set[str] | None = None  # of the first push
         self._finished = False
         self._sound: StreamingVocoder | None = None
@@ -45,10 +39,10 @@ class StreamDecoder:
     def push(self, latents: Latents) -> list[Clip]:
         """Model latents (B, k, ...) of k frames -> one clip per sample of all that is final now, or an empty list.
 
-        Clips have sound if the latents have the key "audio", which is the same for all pushes of a stream.
+        Clips have audio if the latents have the key "audio", which is the same for all pushes of a stream.
 
         Raises:
-            InputError: another batch, mel steps that don't suit the clocks, or sound that this codec can't decode.
+            InputError: another batch, mel steps that don't suit the clocks, or audio that this codec can't decode.
         """
         self._check(latents)
         stored = self.codec.from_model(latents)
@@ -80,7 +74,7 @@ class StreamDecoder:
         steps = self.codec.timing.mel_steps
         if "audio" in latents and latents["audio"].shape[-1] != steps:
             raise InputError(
-                f"the sound has {latents['audio'].shape[-1]} mel steps per frame, but the clocks say {steps}"
+                f"the audio has {latents['audio'].shape[-1]} mel steps per frame, but the clocks say {steps}"
             )
 
     def _take(self, samples: Tensor) -> None:
@@ -94,11 +88,10 @@ class StreamDecoder:
         if count == 0:
             return []
         frames, self._frames = np.stack(self._frames[:count], axis=1), self._frames[count:]
-        sound: list[np.ndarray | None] = [None] * self.batch
+        audio: list[np.ndarray | None] = [None] * self.batch
         if self._sound is not None:
             length = timing.samples(count)
-            sound = list(np.ascontiguousarray(self._samples[:, :length]))
+            audio = list(np.ascontiguousarray(self._samples[:, :length]))
             self._samples = self._samples[:, length:].copy()
         rate = timing.sample_rate or Clip.sample_rate
-        parts = zip(frames, sound, self._labels, strict=True)
-        return [Clip(picture, audio, timing.fps, rate, label) for picture, audio, label in parts]
+        return [Clip(images, samples, timing.fps, rate) for images, samples in zip(frames, audio, strict=True)]

@@ -1,7 +1,4 @@
-"""A small network's folder: ``config.json`` (what builds it) and ``model.safetensors`` (its weights).
-
-Knows: reading and writing such a folder, and saying what is wrong with one. Does not know: any network.
-"""
+"""The folder of a small network: ``config.json`` and ``model.safetensors``."""
 
 from __future__ import annotations
 

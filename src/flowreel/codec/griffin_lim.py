@@ -1,7 +1,4 @@
-"""Griffin-Lim with the face of a vocoder, for where there is no trained one.
-
-Knows: how a stream is cut into blocks, how a phase goes on from the sound before it. Does not know: the algorithm
-itself (``mel.py``).
+"""Griffin-Lim with the interface of a vocoder, for where there is no trained one.
 
 Shapes: B batch, M mel bins, N mel steps, K linear frequencies, ``hop`` samples per mel step.
 """
@@ -25,8 +22,8 @@ Stream = Callable[[Tensor, bool], Tensor]
 class GriffinLim(nn.Module):
     """Griffin-Lim with the face of a vocoder: no weights, deterministic, the same for every sample of a batch.
 
-    In a stream it works in blocks of ``block`` mel steps, whatever the chunks that are pushed: the sound already given
-    out stays fixed and steers the phases of the next block, and the seam is a crossfade of two estimates that agree in
+    In a stream it works in blocks of ``block`` mel steps, whatever the chunks that are pushed. The audio that came out
+    already stays fixed and steers the phases of the next block; the join is a crossfade of two estimates that agree in
     phase. Chunking therefore changes nothing, but the stream is another solution than :meth:`forward` on the whole.
     """
 
@@ -50,7 +47,7 @@ class GriffinLim(nn.Module):
         return mel.griffin_lim(log_mel, self.config, self.iterations, self.seed)
 
     def stream(self) -> Stream:
-        """For ``StreamingVocoder``: one block after the other, each steered by the sound before it."""
+        """For ``StreamingVocoder``: one block after the other, each steered by the audio before it."""
         return Blocks(self)
 
 
@@ -70,7 +67,7 @@ class Blocks:
             if ready < self._block and not last:
                 break
             stop = self._done + min(self._block, ready)
-            # Always the same look ahead, so that a block's sound does not depend on how much was pushed at once.
+            # Always the same look ahead, so that a block's audio does not depend on how much was pushed at once.
             pieces.append(self._render(window[..., : stop + self._after], self._done, stop))
             drop = max(0, stop - self._before)
             window, self._done = window[..., drop:], stop - drop
@@ -85,7 +82,7 @@ class SteeredGriffinLim:
     def __init__(self, settings: GriffinLim) -> None:
         self._settings = settings
         self._blocks = 0
-        self._known: Tensor | None = None  # (B, n): the sound of the window's history
+        self._known: Tensor | None = None  # (B, n): the audio of the window's history
         self._ahead: Tensor | None = None  # (B, n): the first estimate of what comes next
         self._magnitude: Tensor | None = None  # (B, K, n): of the last window
         self._stop = 0  # where the last window's block ended in it
@@ -93,21 +90,21 @@ class SteeredGriffinLim:
     def __call__(self, window: Tensor, start: int, stop: int) -> Tensor:
         config, settings = self._settings.config, self._settings
         hop, before = config.hop, settings.context[0]
-        magnitude = self._go_on_with_magnitude(window, start)
+        magnitude = self._continue_magnitude(window, start)
         phase = mel.random_phase(magnitude, settings.seed + self._blocks)
         if self._known is not None and self._ahead is not None:
-            phase = self._go_on_with_phase(phase, torch.cat((self._known, self._ahead), 1))
-        sound = mel.find_phase(magnitude, phase, config, settings.iterations, self._known)
-        new = sound[:, start * hop : stop * hop]
+            phase = self._continue_phase(phase, torch.cat((self._known, self._ahead), 1))
+        audio = mel.find_phase(magnitude, phase, config, settings.iterations, self._known)
+        new = audio[:, start * hop : stop * hop]
         if self._ahead is not None:
             new = _crossfade(self._ahead, new, hop * before // 2)
         history = new if self._known is None else torch.cat((self._known, new), 1)
-        self._known, self._ahead = history[:, -before * hop :], sound[:, stop * hop :]
+        self._known, self._ahead = history[:, -before * hop :], audio[:, stop * hop :]
         self._magnitude, self._stop = magnitude, stop
         self._blocks += 1
         return new
 
-    def _go_on_with_magnitude(self, window: Tensor, start: int) -> Tensor:
+    def _continue_magnitude(self, window: Tensor, start: int) -> Tensor:
         """Find the magnitudes of the steps that the last window did not hold."""
         if self._magnitude is None:
             return mel.linear_magnitude(window, self._settings.config)
@@ -115,11 +112,11 @@ class SteeredGriffinLim:
         unseen = window[..., seen.shape[-1] :]
         return torch.cat((seen, mel.linear_magnitude(unseen, self._settings.config)), -1)
 
-    def _go_on_with_phase(self, phase: Tensor, sound: Tensor) -> Tensor:
-        """Take the phases of the steps that the sound so far reaches into from it."""
+    def _continue_phase(self, phase: Tensor, audio: Tensor) -> Tensor:
+        """Take the phases of the steps that the audio so far reaches into from it."""
         config, steps = self._settings.config, phase.shape[-1]
-        reached = min(steps, sound.shape[1] // config.hop + config.win_length // (2 * config.hop))
-        padded = F.pad(sound, (0, max(0, steps * config.hop - sound.shape[1])))
+        reached = min(steps, audio.shape[1] // config.hop + config.win_length // (2 * config.hop))
+        padded = F.pad(audio, (0, max(0, steps * config.hop - audio.shape[1])))
         return torch.cat((mel.stft(padded, config)[..., :reached], phase[..., reached:]), -1)
 
 

@@ -141,9 +141,9 @@ class HiFiGAN(nn.Module):
 
     def stream(self) -> Stream:
         """For :class:`StreamingVocoder`."""
-        return functools.partial(self._go_on, Pieces())
+        return functools.partial(self._continue, Pieces())
 
-    def _go_on(self, pieces: Pieces, log_mel: Tensor, last: bool) -> Tensor:
+    def _continue(self, pieces: Pieces, log_mel: Tensor, last: bool) -> Tensor:
         self._check(log_mel)
         pieces.last = last
         return self.run(log_mel, pieces)
@@ -154,7 +154,7 @@ class HiFiGAN(nn.Module):
 
 
 class _ResBlock(nn.Module):
-    """Dilated convolutions, each added to what it was given; ``paired`` puts an undilated one after each."""
+    """Dilated convolutions, each added to its input; ``paired`` puts an undilated one after each."""
 
     def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...], paired: bool) -> None:
         super().__init__()

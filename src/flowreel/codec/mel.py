@@ -1,7 +1,4 @@
-"""Sound as a log-mel spectrogram, and back by Griffin-Lim.
-
-Knows: the spectrogram that R-FLAV (arXiv 2503.08307) and HiFi-GAN (arXiv 2010.05646) share, its scaling to [-1, 1], and
-its inverse without a network. Does not know: statistics of a data set, vocoders, streaming.
+"""Audio as a log-mel spectrogram, and back by Griffin-Lim.
 
 Shapes: B batch, S audio samples, M mel bins, N mel steps, K = n_fft/2 + 1 linear frequencies.
 """
@@ -42,7 +39,7 @@ def log_mel(waveform: Tensor, config: MelConfig | None = None) -> Tensor:
     """The natural logarithm of the mel spectrogram, clamped below at ``config.floor``.
 
     waveform (B, S) in [-1, 1] -> (B, M, N) with N = S // hop. Raises InputError for another number of dimensions or
-    less than one hop of sound.
+    less than one hop of audio.
     """
     config = config or MelConfig()
     if waveform.ndim != 2 or waveform.shape[1] < config.hop:
@@ -74,7 +71,7 @@ def from_unit(unit: Tensor, config: MelConfig | None = None) -> Tensor:
 
 
 def griffin_lim(log_mel: Tensor, config: MelConfig | None = None, iterations: int = 32, seed: int = 0) -> Tensor:
-    """A waveform whose log-mel is near the given one: log_mel (B, M, N) -> (B, N * hop).
+    """A waveform whose log-mel is near this one: log_mel (B, M, N) -> (B, N * hop).
 
     The fast Griffin-Lim algorithm (Perraudin, Balazs, Sondergaard, WASPAA 2013) from a random phase, which is the same
     for every sample of the batch. Deterministic for a ``seed``.
@@ -85,7 +82,7 @@ def griffin_lim(log_mel: Tensor, config: MelConfig | None = None, iterations: in
 
 
 def linear_magnitude(log_mel: Tensor, config: MelConfig) -> Tensor:
-    """A non-negative linear spectrum with the given mel spectrum: (B, M, N) -> (B, K, N).
+    """A non-negative linear spectrum with this mel spectrum: (B, M, N) -> (B, K, N).
 
     Starts from the adjoint of the filter bank and refines it by multiplicative updates (Lee and Seung, NIPS 2000).
     """
@@ -114,7 +111,7 @@ def find_phase(
 ) -> Tensor:
     """Griffin-Lim from a first ``phase``: magnitude, phase (B, K, N) -> waveform (B, N * hop).
 
-    ``known`` (B, n): the first n samples are given, and steer the phases of what follows.
+    ``known`` (B, n): the first n samples are known, and steer the phases of what follows.
     """
     envelope = _envelope(magnitude.shape[-1], config).to(magnitude)
     estimate, previous = phase, torch.zeros_like(phase)
@@ -137,7 +134,7 @@ def _padded(waveform: Tensor, config: MelConfig) -> Tensor:
     """(B, S) with its ends reflected as far as the first and the last step look."""
     before, after = _padding(config)
     samples = waveform.shape[1]
-    # Reflection by index, because torch's refuses a sound shorter than the padding.
+    # Reflection by index, because torch's refuses audio shorter than the padding.
     position = torch.arange(-before, samples + after, device=waveform.device).abs() % max(2 * samples - 2, 1)
     return waveform[:, torch.minimum(position, 2 * samples - 2 - position)]
 
@@ -148,7 +145,7 @@ def _spectrum(padded: Tensor, config: MelConfig) -> Tensor:
 
 
 def _istft(spectrum: Tensor, envelope: Tensor, config: MelConfig) -> Tensor:
-    """The least-squares inverse of :func:`stft` within the sound: (B, K, N) -> (B, N * hop)."""
+    """The least-squares inverse of :func:`stft` within the audio: (B, K, N) -> (B, N * hop)."""
     steps = torch.fft.irfft(spectrum, config.n_fft, dim=1) * _window(config).to(envelope)[:, None]
     return _overlap_add(steps, config) / envelope
 

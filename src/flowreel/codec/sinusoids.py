@@ -1,4 +1,4 @@
-"""Log-mel to sound by oscillators and filtered noise, whose controls a small network reads from the log-mel.
+"""A harmonic-plus-noise vocoder: a small network controls oscillators and filtered noise.
 
 Sinusoids plus noise (Serra & Smith, Computer Music Journal 14(4), 1990), their controls learned as in DDSP (Engel et
 al., arXiv 2001.04643). An oscillator integrates its frequency, so that a steady log-mel gives a steady tone, which a
@@ -6,9 +6,6 @@ network of convolutions alone can't: what it gives for a steady input repeats wi
 
 The network looks at one band of the log-mel and its neighbours, and is the same for all bands: what it has learned of a
 tone in one place holds in any other.
-
-Knows: the network, the oscillators, the noise, what of them goes on from one piece of a stream to the next. Does not
-know: training, files other than its own, video frames.
 
 Shapes: B batch, M mel bins, N mel steps, ``hop`` samples per mel step, K bands, C channels, P points: a mel step has
 ``points`` of them, ``size`` samples apart, and what is controlled moves linearly from one to the next.
@@ -50,7 +47,7 @@ _BLOCK = 100  # mel steps whose oscillators are held at a time
 
 @dataclass(frozen=True)
 class SinusoidsConfig:
-    """The log-mel ``mel`` that it makes sound of; ``bands``, each some bins of it, with an oscillator and a noise;
+    """The log-mel ``mel`` that it makes audio of; ``bands``, each some bins of it, with an oscillator and a noise;
     ``points``, at how many instants of a mel step amplitudes are controlled; ``width`` and ``layers`` of the network.
     """
 
@@ -93,8 +90,8 @@ class SinusoidsConfig:
 
 
 class Controls(NamedTuple):
-    """What the bands are to do. ``frequency`` (B, N, K): of oscillators in periods a sample, at the end of each mel
-    step; ``amplitude`` (B, P, 2 * K): at each point, first of all oscillators, the peak, then of all noises, the root
+    """Per-band synthesis parameters. ``frequency`` (B, N, K): of oscillators in periods a sample, at each mel step's
+    end; ``amplitude`` (B, P, 2 * K): at each point, first of all oscillators, the peak, then of all noises, the root
     of the mean square."""
 
     frequency: Tensor
@@ -203,9 +200,9 @@ class SinusoidalVocoder(nn.Module):
 
     def stream(self) -> Stream:
         """For ``StreamingVocoder``."""
-        return functools.partial(self._go_on, Pieces(), Sounding())
+        return functools.partial(self._continue, Pieces(), Sounding())
 
-    def _go_on(self, pieces: Pieces, sounding: Sounding, log_mel: Tensor, last: bool) -> Tensor:
+    def _continue(self, pieces: Pieces, sounding: Sounding, log_mel: Tensor, last: bool) -> Tensor:
         pieces.last = last
         return self.sound(self.controls(log_mel, pieces), sounding)
 
@@ -215,7 +212,7 @@ class SinusoidalVocoder(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two convolutions, the one in time, added to what they were given."""
+    """Two convolutions, the one in time, added to their input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -244,7 +241,7 @@ def _log_ratio(x: Tensor) -> Tensor:
 
 
 class Sounding:
-    """How far sound has come: the last point's frequency (B, 1, K) and amplitude (B, 1, 2 * K), the oscillators' phase
+    """Oscillator state: the last point's frequency (B, 1, K) and amplitude (B, 1, 2 * K), the oscillators' phase
     (B, 1, K) in periods, modulo 1 in float64, so that it is as exact after days, and the place in the noise."""
 
     def __init__(self) -> None:
@@ -313,7 +310,7 @@ def _oscillate(phase: Tensor, frequency: Tensor, size: int) -> Tensor:
 @functools.lru_cache(maxsize=8)
 def noise_bands(config: SinusoidsConfig, device: torch.device) -> Tensor:
     """White noise cut into the bands, which overlap, (K, samples), of mean square 1 each: always the same, and going
-    round without a seam."""
+    round without a break."""
     white = torch.randn(_NOISE_SAMPLES, generator=torch.Generator().manual_seed(_NOISE_SEED), dtype=torch.float64)
     hz = torch.linspace(0, config.mel.sample_rate / 2, _NOISE_SAMPLES // 2 + 1, dtype=torch.float64)
     centre, _ = config.centres
@@ -335,7 +332,7 @@ def fit(config: SinusoidsConfig) -> Tensor:
     time = torch.arange(samples, dtype=torch.float64) / config.mel.sample_rate
     tones = torch.sin(2 * math.pi * centre[:, None] * time).float()
     noise = noise_bands(config, torch.device("cpu"))
-    seen = [mel.log_mel(sound, config.mel).exp() for sound in (tones, noise)]
+    seen = [mel.log_mel(audio, config.mel).exp() for audio in (tones, noise)]
     middle = seen[0].shape[2] // 2
     magnitude = torch.cat((seen[0][:, :, middle], seen[1].mean(2)))
     return magnitude / magnitude.square().sum(1, keepdim=True)

@@ -1,6 +1,4 @@
-"""Our small image autoencoder: a few hundred 64x64 frames a second on one CPU core, trained in minutes.
-
-Knows: one frame at a time, in [-1, 1]. Does not know: time, uint8, statistics of latents, its training.
+"""The small image autoencoder: hundreds of 64x64 frames a second on one CPU core.
 
 Residual blocks of two convolutions; between sizes a strided or upsampling convolution beside a parameter-free shortcut
 that moves pixels into channels and back (residual autoencoding, as in DC-AE, arXiv 2410.10733).

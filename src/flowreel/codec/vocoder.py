@@ -1,7 +1,4 @@
-"""Log-mel to sound by a trained network, and the stream around any vocoder.
-
-Knows: the HiFi-GAN generator (arXiv 2010.05646) with R-FLAV's rule for odd upsampling kernels, and how far each of its
-samples looks. Does not know: video frames, scales, clips, training, what streaming takes (``streaming.py``).
+"""Loads vocoders, which turn log-mel into audio, and streams any of them.
 
 Shapes: B batch, M mel bins, N mel steps, ``hop`` samples per mel step.
 """
@@ -29,7 +26,7 @@ Vocoder: TypeAlias = HiFiGAN | SinusoidalVocoder
 
 class StreamingVocoder:
     """A vocoder chunk by chunk, in constant memory: what :meth:`push` and :meth:`finish` give, put together, is the
-    sound of the whole. For a trained one it equals the forward pass on the whole to float precision, and costs
+    audio of the whole. For a trained one it equals the forward pass on the whole to float precision, and costs
     hardly more."""
 
     def __init__(self, vocoder: Vocoder | GriffinLim, batch: int) -> None:
@@ -86,7 +83,7 @@ def load(folder: str | Path) -> Vocoder:
 
 
 def load_for(folder: str | Path, mel: MelConfig) -> Vocoder:
-    """:func:`load` of a vocoder that is to make sound of the log-mel ``mel``; :class:`InputError` unless it was made
+    """:func:`load` of a vocoder for the log-mel ``mel``; :class:`InputError` unless it was made
     for just that."""
     vocoder = load(folder)
     if (vocoder.config.num_mels, vocoder.hop) != (mel.bins, mel.hop):

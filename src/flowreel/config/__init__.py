@@ -1,4 +1,4 @@
-"""Every setting and every derived length, as frozen dataclasses. Torch-free, so that the command line starts at once.
+"""Every setting and every derived length, as frozen dataclasses without torch.
 
 Knows what can be chosen, its defaults, and which combinations are impossible; does nothing. A string under a field is
 the help line of its option. The named sizes of the published systems and the presets are in ``presets``.

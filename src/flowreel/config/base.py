@@ -1,4 +1,4 @@
-"""What all configs share: their checks, their form as plain dictionaries, and the names that settings had before."""
+"""What all configs share: checks, ranges, plain dictionaries, and older names of settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of classes: which of them are the same, however their letters are composed."""
+"""Compares names of classes, however their letters are composed in Unicode."""
 
 from __future__ import annotations
 

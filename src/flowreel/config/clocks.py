@@ -1,4 +1,4 @@
-"""Which log-mel goes with a frame rate, so that every frame has a whole number of mel steps. Torch-free."""
+"""Finds the log-mel for a frame rate, so that each frame has a whole number of mel steps."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MELS = (MelConfig(), MelConfig(**_FILM, hop=400), MelConfig(**_FILM, hop=500))  
 
 
 def frame_rate_with_sound(fps: float) -> float:
-    """The rate at which clips with sound are read: 30 for 30000/1001, and so on, as frames need whole mel steps.
+    """The rate at which clips with audio are read: 30 for 30000/1001, and so on, as frames need whole mel steps.
 
-    Pictures and sound are read by their true times, so they stay together; of 29.97 pictures a second one in 1000 is
+    Video and audio are read by their true times, so they stay together; of 29.97 frames a second one in 1000 is
     seen twice.
     """
     rate = exact_rate(fps)
@@ -24,13 +24,13 @@ def frame_rate_with_sound(fps: float) -> float:
 
 
 def mel_for(fps: float) -> MelConfig:
-    """The log-mel for sound beside ``fps`` frames a second: at 16 kHz where it fits, else at 48 kHz (24, 30, 48, 60).
+    """The log-mel for audio beside ``fps`` frames a second: at 16 kHz where it fits, else at 48 kHz (24, 30, 48, 60).
     Where none fits, the first."""
     return next((mel for mel in MELS if has_whole_steps(fps, mel)), MELS[0])
 
 
 def timing_with_sound(fps: float, mel: MelConfig) -> Timing:
-    """The clocks of clips with sound.
+    """The clocks of clips with audio.
 
     Raises:
         InputError: the mel steps a second are no multiple of the frame rate.
@@ -38,12 +38,12 @@ def timing_with_sound(fps: float, mel: MelConfig) -> Timing:
     if mel in MELS and not has_whole_steps(fps, mel):
         whole = [n for n in range(1, 121) if any(has_whole_steps(n, known) for known in MELS)]
         raise InputError(
-            f"fps {fps:g} can't be cut into whole mel steps: with sound choose one of {', '.join(map(str, whole))}, "
-            "or leave the sound out with --audio none"
+            f"fps {fps:g} can't be cut into whole mel steps: with audio choose one of {', '.join(map(str, whole))}, "
+            "or leave the audio out with --audio none"
         )
     return Timing(frame_rate_with_sound(fps), mel.sample_rate, mel.hop)
 
 
 def has_whole_steps(fps: float, mel: MelConfig) -> bool:
-    """Whether each frame of clips with sound has a whole number of mel steps."""
+    """Whether each frame of clips with audio has a whole number of mel steps."""
     return pipeline.has_whole_steps(frame_rate_with_sound(fps), mel.sample_rate, mel.hop)

@@ -1,4 +1,4 @@
-"""What a checkpoint folder says of itself: clocks, codec, architecture, shapes, and what training has shown the model.
+"""The config of a checkpoint folder: clocks, codec, architecture, shapes, and how it was trained.
 
 Torch-free. Every length in frames, samples or mel steps is derived in :class:`Timing`.
 """
@@ -28,8 +28,8 @@ def has_whole_steps(fps: float, sample_rate: int, hop: int) -> bool:
 class Timing:
     """The clocks of one pipeline. Every length in frames, samples or mel steps is derived here and nowhere else.
 
-    ``fps`` video frames a second, given as any real number (29.97 becomes 30000/1001); ``sample_rate`` audio samples a
-    second and ``hop`` samples per mel step, or both 0 where there is no sound. With sound,
+    ``fps`` video frames a second, any real number (29.97 becomes 30000/1001); ``sample_rate`` audio samples a
+    second and ``hop`` samples per mel step, or both 0 where there is no audio. With audio,
     ``sample_rate / (hop * fps)`` (mel steps per video frame, F) must be whole.
     """
 
@@ -40,7 +40,7 @@ class Timing:
     def __post_init__(self) -> None:
         object.__setattr__(self, "fps", float(exact_rate(self.fps)))
         if not self.has_audio:
-            check(self.hop == 0, f"hop is {self.hop} but sample_rate is 0: without sound both are 0")
+            check(self.hop == 0, f"hop is {self.hop} but sample_rate is 0: without audio both are 0")
             return
         check(
             self.sample_rate > 0 and self.hop > 0, f"sample_rate {self.sample_rate} and hop {self.hop} must be positive"
@@ -59,7 +59,7 @@ class Timing:
 
     @property
     def mel_steps(self) -> int:
-        """Mel steps per video frame, F; 0 without sound."""
+        """Mel steps per video frame, F; 0 without audio."""
         return round(self.sample_rate / (self.hop * self.fps)) if self.has_audio else 0
 
     def frames(self, seconds: float) -> int:
@@ -123,8 +123,8 @@ class VideoCodecConfig:
     """Which autoencoder turns frames into latents, and how stored latents become model latents.
 
     ``source`` is a hub id or a path for the diffusers kinds (loaded at first use), "" for weights that lie in the
-    codec's own folder. ``model = (stored - shift) * scale``, per channel. ``fit`` is how pictures were brought to
-    size, for those that are given when sampling.
+    codec's own folder. ``model = (stored - shift) * scale``, per channel. ``fit`` is how frames were brought to
+    size, for conditioning.
     """
 
     kind: VideoKind = "tiny"
@@ -141,8 +141,8 @@ class VideoCodecConfig:
 
 @dataclass(frozen=True)
 class AudioCodecConfig:
-    """How sound becomes stored log-mel and model latents: ``model = (unit(log_mel) - shift) * scale`` where ``unit``
-    maps [log floor, log ceiling] to [-1, 1]. ``peak`` and ``channel`` are how the sound was brought to one level and
+    """How audio becomes stored log-mel and model latents: ``model = (unit(log_mel) - shift) * scale`` where ``unit``
+    maps [log floor, log ceiling] to [-1, 1]. ``peak`` and ``channel`` are how the audio was brought to one level and
     one channel. ``vocoder`` "" inverts with Griffin-Lim, "hifigan" and "sinusoids" take the weights in the codec's
     folder. ``scale`` 0 means unknown: published checkpoints don't carry it (see ``flowreel.load``)."""
 
@@ -237,7 +237,7 @@ class ModelConfig:
 class Trained:
     """What a model has seen in training: other values are refused or warned about when sampling. ``cuts``: windows of
     which the class changes from one frame to the next. ``guidance``: the scale that it learnt and has in one pass,
-    ``conditioned_guidance``, if it is another, the one where a whole sound or picture is given."""
+    ``conditioned_guidance``, if it is another, the one where a whole stream is known."""
 
     window: int
     blocks: tuple[int, ...] = (1,)

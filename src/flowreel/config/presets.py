@@ -1,4 +1,4 @@
-"""Aligned tables: sizes of both published systems, known autoencoders, and the presets of ``flowreel train``.
+"""Tables: sizes of both published systems, known autoencoders, and the presets of ``flowreel train``.
 
 Torch-free.
 """
@@ -55,7 +55,7 @@ SIZES: dict[str, Size] = {
 }
 
 MIRRORING = ("stabilityai/sd-vae-ft-ema", "stabilityai/sd-vae-ft-mse")
-"""Autoencoders whose mirrored latents are nearly those of the mirrored picture: both published recipes flip them."""
+"""Autoencoders whose mirrored latents are nearly those of the mirrored frame: both published recipes flip them."""
 
 AUTOENCODERS: dict[str, VideoCodecConfig] = {
     name: VideoCodecConfig(kind=kind, source=name, channels=channels, factor=factor, scale=(scale,))  # type: ignore[arg-type]

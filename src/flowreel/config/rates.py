@@ -1,4 +1,4 @@
-"""Frame rates as the exact fractions that were meant. Torch-free."""
+"""Frame rates as exact fractions: 29.97 is 30000/1001."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of sampling: the one list that ``flowreel generate``, ``flowreel serve`` and the Python API share."""
+"""The options of sampling, one list for ``flowreel generate`` and the Python API."""
 
 from __future__ import annotations
 

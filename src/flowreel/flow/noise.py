@@ -1,4 +1,4 @@
-"""Randomness with a seed per sample, so that sample k is the same whatever batch, process or device it runs in."""
+"""Noise with a seed per sample: sample k is the same in any batch, process or device."""
 
 from __future__ import annotations
 

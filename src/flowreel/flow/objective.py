@@ -1,6 +1,6 @@
-"""The training objective: what is drawn for a sample, and the loss of a batch.
+"""The training objective: the flow-matching loss of a batch.
 
-A sample plays a *role*: which of its frames are given (t = 1) and how the others' times hang together. Roles come
+A sample has a *role*: which of its frames are clean (t = 1) and how the others' times depend on each other. Roles come
 from the same schedules that sampling walks.
 """
 
@@ -42,7 +42,7 @@ def losses(
         data, noise: (B, T, ...) per stream.
         t: (B, T) per stream; clamped to [1e-6, 1 - 1e-6] where it is not exactly 1.
         guidance: (B,) of 1 or more; 1 for samples whose class was dropped: from their velocity the others are led away.
-        unconditional: what the null class is given; by default the same x and t.
+        unconditional: the inputs of the null class's pass; by default the same x and t.
         counted: (B, T) per stream, False for frames that count 0 like held ones; by default none.
 
     Returns:

@@ -13,7 +13,7 @@ ROLES = ("joint", "independent", "audio_clean", "video_clean", "context")
 
 
 WHOLE = frozenset({"audio_clean", "video_clean"})
-"""Roles in which a whole stream is given."""
+"""Roles in which a whole stream is clean."""
 
 
 EDGE = 1e-6
@@ -40,11 +40,11 @@ def draw_times(
         shares: role -> relative share (see :data:`ROLES`).
         warmup: share of ``ramp``, the rest is ``roll`` (0.2 as published).
         blocks, contexts, lookaheads: drawn evenly; contexts for the role ``context`` alone, lookaheads (how many frames
-            at the end stay noise) for the roles that are given a whole stream, and with none as one more of them for
-            ``joint``, which guidance by what is given compares those with.
+            at the end stay noise) for the roles with a clean stream, and with none as one more of them for
+            ``joint``, which guidance by the conditioning compares those with.
 
     Returns:
-        stream -> (frames,) times in [0, 1]; exactly 1 where a frame is given, exactly 0 where it stays noise.
+        stream -> (frames,) times in [0, 1]; exactly 1 where a frame is clean, exactly 0 where it stays noise.
     """
     role = _draw_role(generator, shares, streams)
     block = _choose(generator, blocks)

@@ -1,7 +1,7 @@
 """The one sampler: an endless stream of finished blocks, with constant memory.
 
-A clip is its first block with ``block = frames``; rolling is ``block < frames``. What is known (a given sound, a
-given picture, the clip to be continued) is a condition, held at t = 1; it changes nothing else.
+A clip is its first block with ``block = frames``; rolling is ``block < frames``. What is known (a given audio, a
+given frame, the clip to be continued) is a condition, held at t = 1; it changes nothing else.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Schedules: the time of every frame of a window, as a function of progress u.
 
 A window of ``frames`` is cut into blocks of ``block`` frames; the first ``context`` frames are finished history, at
-t = 1, and the last ``lookahead`` frames stay noise, at t = 0: what is given there is seen before anything takes shape
+t = 1, and the last ``lookahead`` frames stay noise, at t = 0: conditioning there is seen before anything takes shape
 that should follow it. With ``m = (frames - context - lookahead) / block`` blocks between them, ``ramp`` warms up from
 pure noise to a staggered window and ``roll`` moves every block 1/m nearer to the data. ``block=1, context=0`` is
 R-FLAV's rolling flow matching (arXiv 2503.08307); ``block=frames`` makes both ``t = u``: a clip.

@@ -1,6 +1,6 @@
 """Solvers: pure functions that move latents from one set of times to the next.
 
-A solver knows nothing of models, labels or guidance: it is given a velocity. Frames may stand at different times and
+A solver knows nothing of models, labels or guidance: it gets a velocity. Frames may stand at different times and
 move by different amounts; a frame whose time does not change does not move.
 """
 

@@ -1,4 +1,4 @@
-"""The two dictionaries that travel through the package, and the call that solvers take.
+"""The types of latents, times, models and velocities.
 
 Shape legend: B batch, T frames in the window, C channels, H W rows and columns, M mel bins, F mel steps per frame.
 """
@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias
 from torch import Tensor
 
 Latents: TypeAlias = dict[str, Tensor]
-"""``{"video": (B, T, C, H, W), "audio": (B, T, 1, M, F)}``; without the key ``"audio"`` where there is no sound."""
+"""``{"video": (B, T, C, H, W), "audio": (B, T, 1, M, F)}``; without the key ``"audio"`` where there is no audio."""
 
 Times: TypeAlias = dict[str, Tensor]
 """The same keys, each (B, T) in [0, 1]: 0 noise, 1 data."""

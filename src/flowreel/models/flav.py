@@ -104,7 +104,7 @@ class FLAVModulation(NamedTuple):
 
 class FLAV(Network):
     """See the module. Positions are ``"learned"`` (one per window frame, per patch and per mel step, as published) or
-    ``"rope"``: rotary in seconds across time, fixed sinusoids for the place of a patch in the picture and of a mel
+    ``"rope"``: rotary in seconds across time, fixed sinusoids for the place of a patch in the frame and of a mel
     step in its frame, so that window, frame rate and size may change."""
 
     def __init__(self, config: ModelConfig, shape: LatentShape, num_classes: int, window: int) -> None:

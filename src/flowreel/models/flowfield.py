@@ -74,7 +74,7 @@ class FlowField(Network):
         super().__init__(config, shape, num_classes, window)
         if self.streams != ("video",):
             raise InputError(
-                "FlowField is a model of video alone: prepare the data without sound, or use model.kind=flav"
+                "FlowField is a model of video alone: prepare the data without audio, or use model.kind=flav"
             )
         self.video_embed = PatchEmbed(shape.channels, config.dim, config.patch)
         self.time_embed = TimeEmbed(config.dim)

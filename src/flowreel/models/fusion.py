@@ -1,4 +1,4 @@
-"""Cross-modal fusion: the only code that sees both streams. Three ways with one signature (the paper's figure 3).
+"""Cross-modal fusion in three variants, the only code that sees both streams.
 
 ``fusion.compute_modulation(c)`` depends on the conditions alone; ``fusion(x, modulations)`` gives the streams and the
 modulation of each stream's MLP. x is ``{stream: (B, T, N, D)}``, c is ``{stream: (B, T, D)}``.

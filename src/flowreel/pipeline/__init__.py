@@ -1,7 +1,7 @@
-"""Everything that sampling needs: from the folder of a checkpoint to clips and endless streams.
+"""Sampling: from the folder of a checkpoint to clips and endless streams.
 
-Knows nothing of training or of prepared data. ``loading`` and ``published`` read checkpoints, ``conditioning`` is what
-a caller gives to a generation, ``resolve`` checks the options, ``stream`` generates, ``generate`` is the command.
+Knows nothing of training or of prepared data. ``loading`` and ``published`` read checkpoints, ``conditioning``
+encodes audio, video or a prefix, ``resolve`` checks the options, ``stream`` generates, ``generate`` is the command.
 """
 
 from __future__ import annotations

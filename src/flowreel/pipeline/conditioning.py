@@ -132,19 +132,19 @@ def encode_conditioning(
     if prefix is not None and not context:
         raise InputError("a prefix was given, but this model was trained without context: it can't continue a clip")
     known: dict[str, list[Tensor]] = {}
-    frames = sound = last = None
+    frames = samples = last = None
     if prefix is not None:
         history, last = _history(codec, config, prefix, context)
         for k, v in history.items():
             known.setdefault(k, []).append(v)
     if audio is not None:
-        sound = _audio(codec, audio, seconds)
-        known.setdefault("audio", []).append(codec.to_model({"audio": codec.encode_audio(sound)})["audio"])
+        samples = _audio(codec, audio, seconds)
+        known.setdefault("audio", []).append(codec.to_model({"audio": codec.encode_audio(samples)})["audio"])
     if video is not None:
-        frames = _read(codec, config.frame_size, video, seconds=seconds, sound=False).frames
+        frames = _read(codec, config.frame_size, video, seconds=seconds, audio=False).frames
         known.setdefault("video", []).append(codec.to_model({"video": codec.encode_video(frames)})["video"])
     latents = {k: torch.cat(v)[None] for k, v in known.items()}
-    return Conditioning(latents, context if prefix is not None else 0, (KnownMedia(frames, sound, last),))
+    return Conditioning(latents, context if prefix is not None else 0, (KnownMedia(frames, samples, last),))
 
 
 def _audio(codec: Codec, media: Media, seconds: float | None) -> np.ndarray:
@@ -154,16 +154,16 @@ def _audio(codec: Codec, media: Media, seconds: float | None) -> np.ndarray:
         if media.audio is None or media.sample_rate != timing.sample_rate:
             what = "no audio" if media.audio is None else f"audio at {media.sample_rate} Hz"
             raise InputError(f"the clip given as audio has {what}; this model needs {timing.sample_rate} Hz")
-        sound = media.audio
+        audio = media.audio
     else:
         from flowreel.media import read_sound
 
-        sound = read_sound(media, timing.sample_rate, codec.config.audio.channel if codec.config.audio else "mean")
-    whole = len(sound) // timing.samples(1)
+        audio = read_sound(media, timing.sample_rate, codec.config.audio.channel if codec.config.audio else "mean")
+    whole = len(audio) // timing.samples(1)
     whole = whole if seconds is None else min(whole, timing.frames(seconds))
     if whole == 0:
-        raise InputError(f"the audio lasts {len(sound) / timing.sample_rate:.3f} s, less than one video frame")
-    return sound[: timing.samples(whole)]
+        raise InputError(f"the audio lasts {len(audio) / timing.sample_rate:.3f} s, less than one video frame")
+    return audio[: timing.samples(whole)]
 
 
 def _read(
@@ -172,7 +172,7 @@ def _read(
     media: Media,
     start: float = 0.0,
     seconds: float | None = None,
-    sound: bool = True,
+    audio: bool = True,
 ) -> Clip:
     """A file as the training data was read, or a clip that is checked to fit."""
     timing = codec.timing
@@ -186,7 +186,7 @@ def _read(
             start=start,
             seconds=seconds,
             channel=codec.config.audio.channel if codec.config.audio else "mean",
-            audio=sound and timing.has_audio,
+            audio=audio and timing.has_audio,
         )
     height, width = media.frames.shape[1:3]
     if (height, width) != size or abs(media.fps - timing.fps) > 1e-6:
@@ -198,7 +198,7 @@ def _read(
 
 
 def _history(codec: Codec, config: PipelineConfig, media: Media, context: int) -> tuple[Latents, Clip]:
-    """The last ``context`` frames of a clip, in model space, and the last one as it is. A little more is read, for the
+    """The last ``context`` frames of a clip, in model space, and the last one itself. A little more is read, for the
     spectrogram's window."""
     timing = codec.timing
     start = 0.0
@@ -218,6 +218,6 @@ def _history(codec: Codec, config: PipelineConfig, media: Media, context: int) -
         raise InputError("the prefix has no audio, but this model continues video and audio together")
     stored = codec.encode(clip)
     first, end = (timing.samples(len(clip.frames) - n) for n in (1, 0))
-    sound = None if clip.audio is None else clip.audio[first:end].copy()
-    last = Clip(clip.frames[-1:].copy(), sound, clip.fps, clip.sample_rate)  # a view would hold the whole clip
+    audio = None if clip.audio is None else clip.audio[first:end].copy()
+    last = Clip(clip.frames[-1:].copy(), audio, clip.fps, clip.sample_rate)  # a view would hold the whole clip
     return codec.to_model({k: stored[k][-context:] for k in streams}), last

@@ -1,4 +1,4 @@
-"""``flowreel generate``: samples made in batches and written while they are made.
+"""``flowreel generate``: makes samples in batches, and writes them while they are made.
 
 Sample k of a seed is the same whatever ``batch`` it is in and whichever process makes it. Memory does not grow with the
 length of what is generated. Which files there are to make is known by ``outputs``.
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 
 def generate(pipe: str | Path | Pipeline, config: GenerateConfig, report: Report) -> list[Path]:
-    """Make ``config.count`` outputs, of everything that was given if that is a folder. One report per file made.
+    """Make ``config.count`` outputs, one for each file of a folder of conditioning. One report per file made.
 
-    Files that are in the folder ``config.out`` already are left alone, so that the same command goes on where it was
+    Files that are in the folder ``config.out`` already are left alone, so that the same command resumes where it was
     stopped, and a higher count adds to them; a single file is made anew. Under ``torchrun`` each process makes its
     share on the device of its ``LOCAL_RANK``, and the first one reports.
 
@@ -85,9 +85,12 @@ def _make(
     read: tuple[dict[str, Path], Conditioning] | None = None
     for batch in _batches(outputs, config.batch):
         job = batch[0].job
-        if read is None or read[0] != job.given:
+        if read is None or read[0] != job.conditioning:
             try:
-                read = job.given, pipeline.condition(**job.given, context=config.context, seconds=config.seconds)
+                read = (
+                    job.conditioning,
+                    pipeline.condition(**job.conditioning, context=config.context, seconds=config.seconds),
+                )
             except InputError as error:
                 if not job.from_folder:
                     raise
@@ -145,7 +148,7 @@ def _summary(outputs: list[Output], made: int, config: GenerateConfig, share: Sh
     if there == len(outputs):
         report(f"{config.out} is complete: {there} files, {made or 'none'} of them made now{process}")
     elif share.lead:
-        others = ", the other processes go on" if share.world > 1 else ""
+        others = ", the other processes continue" if share.world > 1 else ""
         report(
             f"{there} of {len(outputs)} files are in {config.out}, {made or 'none'} of them made now{process}{others}"
         )
@@ -158,10 +161,10 @@ def _load(pipe: str | Path, config: GenerateConfig, share: Share) -> Pipeline:
 
 
 def _batches(outputs: list[Output], size: int) -> Iterator[list[Output]]:
-    """Neighbours that are given the same, at most ``size`` at a time."""
+    """Neighbours with the same conditioning, at most ``size`` at a time."""
     batch: list[Output] = []
     for output in outputs:
-        if batch and (len(batch) == size or output.job.given != batch[0].job.given):
+        if batch and (len(batch) == size or output.job.conditioning != batch[0].job.conditioning):
             yield batch
             batch = []
         batch.append(output)
@@ -196,10 +199,10 @@ def _write(chunks: Iterator[list[Clip]], outputs: list[Output], seed: int, watch
 def _line(output: Output, clip: Clip, frames: int, seed: int) -> str:
     height, width = clip.frames.shape[1:3]
     silent = clip.audio is None or output.path.suffix.lower() in (".gif", ".webp")
-    sound = "silent" if silent else "with sound"
+    audio = "silent" if silent else "with audio"
     label = f"class {clip.label}, " if clip.label else ""
     return (
-        f"{output.path}  {frames / clip.fps:.1f} s, {width}x{height} at {clip.fps:g}/s, {sound}, {label}"
+        f"{output.path}  {frames / clip.fps:.1f} s, {width}x{height} at {clip.fps:g}/s, {audio}, {label}"
         f"seed {seed} sample {output.job.k}"
     )
 

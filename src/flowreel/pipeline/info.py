@@ -1,4 +1,4 @@
-"""``flowreel info``: what a checkpoint is, and what a second of it costs."""
+"""``flowreel info``: a checkpoint's architecture, shapes and cost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def info(pipe: str | Path | Pipeline, report: Report) -> dict[str, Any]:
     shape, trained = c.shape, c.trained
     factor, forward = c.codec.video.factor, forward_flops(c)
     latents = " and ".join(f"{k} {'x'.join(map(str, v))}" for k, v in shape.streams.items())
-    sound = f"{c.timing.sample_rate} Hz, {shape.mel_bins} mel bins, {shape.mel_steps} steps a frame"
+    audio = f"{c.timing.sample_rate} Hz, {shape.mel_bins} mel bins, {shape.mel_steps} steps a frame"
     seen = f"blocks {_list(trained.blocks)}; contexts {_list(trained.contexts)}; roles {_list(trained.roles)}"
     seen += f"; lookaheads {_list(trained.lookaheads)}" if trained.lookaheads else ""
     seen += f"; guidance {trained.guidance:g} learnt" if trained.guidance != 1 else ""
@@ -35,7 +35,7 @@ def info(pipe: str | Path | Pipeline, report: Report) -> dict[str, Any]:
         "positions": m.positions,
         "latents": f"{latents} a frame",
         "frames": f"{shape.width * factor}x{shape.height * factor} pixels, {c.timing.fps:g} a second",
-        "sound": sound if c.timing.has_audio else "none",
+        "audio": audio if c.timing.has_audio else "none",
         "window": f"{trained.window} frames ({c.timing.seconds(trained.window):g} s)",
         "makes": "clips" if makes_clips(c) else "endless rolls",
         "trained": f"{seen}; step {trained.step}",

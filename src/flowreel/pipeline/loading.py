@@ -1,7 +1,4 @@
-"""Loading a pipeline from whatever it is kept in: our folders, hub repos, and checkpoints of the published systems.
-
-Knows: how to tell them apart. Does not know: the published formats (``convert.py``), how anything is sampled.
-"""
+"""Loads a pipeline: from a folder of ours, a hub repo, or a checkpoint of a published system."""
 
 from __future__ import annotations
 
@@ -45,7 +42,7 @@ def load(
         device: by default CUDA where there is one, else the CPU.
         audio_scale: scale of the audio latents, for R-FLAV checkpoints other than the published two.
         autoencoder: hub id or path of the autoencoder, where the checkpoint does not name the right one.
-        vocoder: folder of a vocoder (of ``train-vocoder``, or a published HiFi-GAN) to make sound with.
+        vocoder: folder of a vocoder (of ``train-vocoder``, or a published HiFi-GAN) to make audio with.
 
     Raises:
         InputError: there is no such thing, or it is broken or of a kind that is not known.
@@ -149,7 +146,7 @@ def _adjusted(pipeline: Pipeline, audio_scale: float | None, autoencoder: str | 
     codec, folder = pipeline.config.codec, None
     if audio_scale is not None:
         if codec.audio is None:
-            raise InputError("audio_scale was given, but this model makes no sound")
+            raise InputError("audio_scale was given, but this model makes no audio")
         codec = replace(codec, audio=replace(codec.audio, scale=audio_scale))
     if autoencoder is not None:
         from flowreel.codec.registry import named_codec

@@ -1,9 +1,6 @@
-"""Which files a generation makes, who makes them, and which are there already.
+"""The output folder of ``flowreel generate``: which files it makes, and which are there already.
 
-Knows: their names, which process's share they are, and what a folder of them was made from. Does not know: how a sample
-is made or written.
-
-A folder holds ``generation.json`` beside its files: all that they depend on. So the same command goes on where it was
+A folder holds ``generation.json`` beside its files: all that they depend on. So the same command resumes where it was
 stopped, and other settings' files are never mixed with them. How many there are, in what batches, on which device and
 by how many processes they are made changes nothing in a file.
 """
@@ -33,7 +30,7 @@ NOISE = "philox-4x32-10"
 STREAMED = (".mp4", ".mkv", ".webp", ".gif", ".wav")
 """Files that are written as they are made."""
 WHOLE = (".png",)
-"""Pictures of a whole clip."""
+"""Frames of a whole clip."""
 PICTURES = (".mp4", ".mkv", ".mov", ".webm", ".avi")
 SOUNDS = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus")
 GIVEN = ("audio", "video", "prefix")
@@ -44,10 +41,10 @@ _IN_THE_PIPELINE = ("audio_scale", "autoencoder", "vocoder", "fps")  # and so in
 
 @dataclass(frozen=True)
 class Job:
-    """One output: sample ``k`` of the seed, what it is given, and the beginning of its name."""
+    """One output: sample ``k`` of the seed, its conditioning, and the beginning of its name."""
 
     k: int
-    given: dict[str, Path]
+    conditioning: dict[str, Path]
     stem: str
     from_folder: bool = False
 
@@ -98,7 +95,7 @@ def single_file(out: Path, count: int) -> Path | None:
 
 
 def all_jobs(config: GenerateConfig) -> list[Job]:
-    """Every output: ``count`` samples for each combination of what was given. A higher count only adds to them."""
+    """Every output: ``count`` samples for each combination of conditioning files. A higher count only adds to them."""
     files: dict[str, Path] = {}
     folder: tuple[str, list[Path]] | None = None
     for name in GIVEN:
@@ -200,7 +197,7 @@ def _identity(outputs: list[Output], pipeline: Pipeline, config: GenerateConfig)
     settings["label"] = outputs[0].label if config.label is not None else None
     given: dict[str, dict[str, int]] = {}
     for output in outputs:
-        for kind, path in output.job.given.items():
+        for kind, path in output.job.conditioning.items():
             given.setdefault(kind, {})[_below(path, config, kind)] = _size(path)
     identity = {
         "noise": NOISE,
@@ -223,7 +220,7 @@ def _with_defaults(noted: dict[str, Any]) -> dict[str, Any]:
 
 
 def _below(path: Path, config: GenerateConfig, kind: str) -> str:
-    """The name of a given file below the folder that was given, if one was."""
+    """The name of a conditioning file, below the folder of conditioning files if there is one."""
     folder = Path(getattr(config, kind)).expanduser()
     return path.relative_to(folder).as_posix() if folder.is_dir() else path.name
 

@@ -1,4 +1,4 @@
-"""Everything that sampling needs, out of one folder: model, codec, classes and clocks.
+"""The pipeline: a trained model with its codec, classes and clocks, which generates clips.
 
 The folder holds ``config.json``, ``model.safetensors`` and ``codec/``. A clip is the first seconds of a stream.
 """
@@ -101,9 +101,9 @@ class Pipeline:
 
         Args:
             label: class name or index; without one a class is drawn from the seed.
-            seconds: length; by default that of what is given, a clip model's window, or 4 s of rolling.
-            audio: a sound to make the picture for; video: a picture to make the sound for; prefix: a clip to go on
-                from (its frames are not in the result). Each a :class:`Clip` or a path.
+            seconds: length; by default that of the conditioning, of a clip model's window, or 4 s of rolling.
+            audio: audio to make video for; video: video to make audio for; prefix: a clip to continue (its frames
+                are not in the result). Each a :class:`Clip` or a path.
             fps: another frame rate than the trained one; needs rotary positions.
             settings: the fields of :class:`flowreel.config.SamplingConfig` (guidance, steps, solver, block, ...).
 
@@ -136,7 +136,7 @@ class Pipeline:
     ) -> Stream:
         """Roll on for ever: an iterator of chunks (:class:`Clip`) of constant memory, with ``.steer()``.
 
-        Arguments as in :meth:`generate`. Where a given sound or picture ends, its stream is generated like the other
+        Arguments as in :meth:`generate`. Where the conditioning ends, its stream is generated like the other
         (with ``method="gradient"`` everything ends there).
 
         Raises:
@@ -166,7 +166,7 @@ class Pipeline:
             labels: (B), each a name, an index, or None to draw one from the seed.
             seeds: (B).
             conditioning: see :meth:`condition`; shared by all samples, or one for each (``conditioning.stack``).
-            watch: told the share of the work that is done, 0 to 1, after every solver step.
+            watch: called with the share of the work that is done, 0 to 1, after every solver step.
         """
         conditioning = conditioning or Conditioning()
         frames = self._frames(seconds, conditioning)
@@ -193,8 +193,8 @@ class Pipeline:
     def save(self, folder: str | Path, whole: bool = True, half: bool = False) -> Path:
         """Write ``config.json``, ``model.safetensors`` and ``codec/``, each file whole or not at all.
 
-        An autoencoder that was given as a path is copied into the folder if ``whole``, else named by its path; one from
-        the hub is named by its id. ``half`` stores all weights as float16.
+        An autoencoder that the config names by a path is copied into the folder if ``whole``, else named by its path;
+        one from the hub is named by its id. ``half`` stores all weights as float16.
 
         Raises :class:`InputError` where ``folder`` is a file, or in use by another process.
         """
@@ -282,9 +282,7 @@ class Pipeline:
         frames: int | None = None,
     ) -> GenerationStream:
         if len(labels) != len(seeds) or not seeds:
-            raise InputError(
-                f"{len(labels)} labels and {len(seeds)} seeds were given: one of each per sample is needed"
-            )
+            raise InputError(f"there are {len(labels)} labels and {len(seeds)} seeds: one of each per sample is needed")
         if len(conditioning.media) not in (1, len(seeds)):
             raise InputError(
                 f"there is conditioning for {len(conditioning.media)} samples, but {len(seeds)} seeds were given"

@@ -1,4 +1,4 @@
-"""Checkpoints of the two published systems, read into our configs and key names.
+"""Reads checkpoints of the two published systems into our configs and key names.
 
 R-FLAV (arXiv 2503.08307): a folder of ``config.json`` + ``model.safetensors`` (``vocoder/`` beside them), and its
 trainer's ``final.pt`` and ``ema.pth``. GenerativeFlow-Videos: ``content.pt``. The architecture is read from the tensors
@@ -154,7 +154,7 @@ def _measured(where: str | Path, state: State, dimensions: Mapping[str, int]) ->
 
 
 def read_rflav_folder(folder: Path, source: str = "") -> Published:
-    """A published R-FLAV folder: ``config.json``, ``model.safetensors`` and, for sound, ``vocoder/``."""
+    """A published R-FLAV folder: ``config.json``, ``model.safetensors`` and, for audio, ``vocoder/``."""
     weights, settings = folder / "model.safetensors", folder / "config.json"
     if not weights.is_file() or not settings.is_file():
         raise InputError(f"{folder} is no R-FLAV checkpoint: that has config.json and model.safetensors")
