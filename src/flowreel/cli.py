@@ -128,8 +128,8 @@ def world(out: str, config: WorldConfig | None = None, report: Report = _print) 
 def synchrony(clips: str, config: SynchronyConfig | None = None, report: Report = _print) -> dict[str, Any]:
     """Measure audio-video synchrony.
 
-    CLIPS are clips of the world, by any generator: a file, or a folder with train/ and test/ or neither, with or without
-    a folder per class.
+    CLIPS are clips of the world, by any generator: a file, or a folder with train/ and test/ or neither, with a folder
+    per class or without.
     Events are found in the video alone and in the audio alone, and matched within 0.1 seconds. The floor is what chance
     gives: video with the audio of other clips. Where a .json with the true events lies beside a clip, the detectors are
     measured too.
