@@ -117,7 +117,7 @@ def test_tar_shards_of_generativeflow(tmp_path: Path) -> None:
 def test_folder_of_rflav(tmp_path: Path) -> None:
     said: list[str] = []
     index = imported(STORES / "rflav_latents", tmp_path / "out", EXACT, said.append)
-    assert said[0] == "the store's sound has 32 mel bins, not 256: taken as mel.bins 32"
+    assert said[0] == "the store's audio has 32 mel bins, not 256: mel.bins 32 is used"
     assert len(said) == 2
     assert paths(index) == ["train/0.pt", "train/1.pt"]
     assert index["classes"] == ["0", "1"]
@@ -302,7 +302,7 @@ def damaged() -> dict[str, tuple[bytes, str]]:
         "infinite": (packed(clip() | {"z": torch.full((4, 4, 2, 2), torch.inf)}), "not finite in float32"),
         "other size": (packed(clip() | {"z": torch.zeros(4, 4, 3, 3)}), "those of the first entry"),
         "sound": (packed(sound), r"\(1, 32, 41\), not \(1, M, T\*F\) with 4 frames"),
-        "huge": (packed(huge), "is not whole"),
+        "huge": (packed(huge), "is incomplete"),
         "class": (packed(clip() | {"label_id": 0.5}), "its class is 0.5"),
         "clash": (packed(clip(clip_id="good", label="b")), "its class b is not that of an entry of the same clip, a"),
     }

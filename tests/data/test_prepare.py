@@ -132,7 +132,7 @@ def test_a_link_to_a_folder_is_followed_once(tmp_path: Path) -> None:
 def test_folders_without_clips_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a folder"):
         find_clips(tmp_path / "absent")
-    with pytest.raises(InputError, match="no clips: nothing in it"):
+    with pytest.raises(InputError, match="no clips: it holds no file"):
         find_clips(tmp_path)
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "1.mp4").touch()

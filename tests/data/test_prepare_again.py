@@ -93,7 +93,7 @@ def test_a_stopped_run_reads_as_unfinished_and_goes_on(
     monkeypatch.setattr(encoding.Encoder, "__call__", real)
     _, lines = run(clips, out, config)
     assert encoded == ["b/1.mkv", "b/9.mkv"]
-    assert "2 of them known before" in lines[-1]
+    assert "2 of them encoded before" in lines[-1]
     assert content(out) == content(tmp_path / "whole")
 
 
@@ -151,7 +151,7 @@ def test_a_write_that_fails_at_any_step_loses_nothing(
         assert not told or str(out) in told
         failing.at = -1
         made = [record for _, _, records in shards.read_shards(out) for record in records]
-        finished = {record.entry.path for record in (*made, *parts.StagingArea(out).tidy())}
+        finished = {record.entry.path for record in (*made, *parts.StagingArea(out).clean_up())}
         if (out / "index.json").exists():
             assert content(out).items() >= whole.items()
         encoded.clear()
@@ -215,7 +215,7 @@ def test_progress_has_rate_and_time_left(
     monkeypatch.setattr(report, "SECONDS", 0)
     monkeypatch.setattr(progress, "Clock", lambda: report.Clock(partial(next, count(step=0.5))))
     _, lines = run(clips, tmp_path / "out", replace(config, batch=4))
-    assert lines[3].startswith("looked into 4 of 4 clips, ")
+    assert lines[3].startswith("inspected 4 of 4 clips, ")
     told = [line for line in lines if line.endswith(" left")]
     assert len(told) == 2 + 3 + 3 + 3 + 4  # one for each chunk and each clip
     assert re.fullmatch(r"1 of 4 clips, \S+ clips/s, \d+ frames/s, \d+ s left", told[3])
@@ -405,7 +405,7 @@ def test_clips_of_older_folders_are_told_by_their_size(
         run(clips, out, config)
     replaced(clips / "train" / "a" / "2.mkv", -1)
     _, lines = run(clips, out, config)
-    assert "4 clips were prepared by an older version: whether they have changed is told by size alone" in lines
+    assert "4 clips were prepared by an older version: only their size can tell whether they have changed" in lines
     assert "nothing to do" in lines[-1]
     longer = clips / "train" / "a" / "2.mkv"
     longer.write_bytes(longer.read_bytes() + b"\0")
@@ -449,7 +449,7 @@ def test_the_fitted_codec_is_kept_when_clips_are_added(
     weights = tmp_path / "out" / "codec-training" / "autoencoder" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
     write_clip(clips / "train" / "a" / "4.mkv", seed=5)
-    with pytest.raises(InputError, match="begun with another codec"):
+    with pytest.raises(InputError, match="started with another codec"):
         run(clips, tmp_path / "out", config)
 
 

@@ -88,7 +88,7 @@ def test_processes_go_on_as_one_and_fail_as_one(
     (clips / "train" / "c" / "long.mkv").unlink()
     ended = torchrun(2, *command)
     assert ended.returncode == 0, ended.stderr
-    assert "3 of them known before" in ended.stdout
+    assert "3 of them encoded before" in ended.stdout
     assert content(tmp_path / "out") == content(tmp_path / "whole")
     # a mistake is told once, and both end with exit code 2
     failed = torchrun(2, *command, "--peak", "0.5")

@@ -89,7 +89,7 @@ def test_a_folder_from_before_the_downmix(tmp_path: Path, layout: str, refused: 
     note.write_text(json.dumps({k: v for k, v in noted.items() if k not in ("downmix", "flip")}), encoding="utf-8")
     write(tmp_path / "clips" / "1.mkv", "stereo", pictures=True)
     if refused:
-        with pytest.raises(InputError, match=r"surround sound, 0.mkv .* BS.775"):
+        with pytest.raises(InputError, match=r"surround audio, for example of 0.mkv, .* BS.775"):
             prepare(tmp_path / "clips", out, config, str)
         return
     index = prepare(tmp_path / "clips", out, replace(config), str)

@@ -71,6 +71,10 @@ class VideoAutoencoder:
             self._module = self._load().eval().to(self.device)
         return self._module
 
+    def load(self) -> None:
+        """Load the network now, to see its errors before it is needed."""
+        self._module = self.module
+
     @torch.no_grad()
     def encode(self, frames: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """uint8 frames (N, H, W, 3) -> raw latents (N, C, h, w) float32 on the CPU.

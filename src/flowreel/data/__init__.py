@@ -1,4 +1,4 @@
-"""From a folder of clips to shards of latents, and from shards to windows to train on.
+"""Data preparation: clips are encoded to shards of latents, and shards are read as training windows.
 
-Knows files, media and the codec, and no other network.
+Knows files, media and the codec; does not know any other network.
 """

@@ -1,10 +1,9 @@
-"""Windows of model latents out of a prepared folder, in an order that can be resumed and shared among processes.
-
-Knows: which window of which clip position ``n`` of the endless global order is. Does not know: what is trained on it.
+"""Windows of model latents from a prepared folder, in an order that can be resumed and divided among processes.
 
 Everything is a pure function of a position: epoch ``n // len(dataset)``, clip from that epoch's permutation, window and
 flip from a generator seeded by ``(seed, n)``. Step ``s`` with a global batch of ``B`` takes the positions
-``s*B .. (s+1)*B - 1``, whatever the number of processes, so a resumed or rescaled run sees the same clips.
+``s*B .. (s+1)*B - 1`` for any number of processes, so a run that is resumed with another number of processes sees the
+same clips.
 
 Shapes: T frames of the window, C channels, H W rows and columns of latents, M mel bins, F mel steps per video frame.
 """
@@ -27,19 +26,17 @@ from flowreel.data.shards import MIRRORED, IndexEntry, open_shard, read_index
 from flowreel.errors import InputError
 from flowreel.flow.types import Latents
 
-# What a generator is for goes into its seed, so that the order of an epoch and a window never share their numbers.
+# The purpose of a generator is part of its seed, so that the order of an epoch and a window use different numbers.
 _ORDER, _WINDOW = 0, 1
 
 
 class WindowDataset(Dataset):
     """The windows of one split of a prepared folder.
 
-    ``config.window`` frames, every ``config.stride``-th one; clips that are shorter are left out (``left_out`` names
-    them, ``report`` is told how many), and ``config.limit`` above 0 keeps only the first clips of the rest. ``timing``
-    and ``shape`` are those of the windows: a stride divides the frame rate. ``index`` is the folder's whole index,
-    ``entries`` its lines for the usable clips; ``classes`` are the class names, and a clip without one has the label
-    ``len(classes)``, the null class. ``scales`` takes the place of the folder's own codec settings, whose statistics
-    make model latents: a model that is trained further keeps those that it knows.
+    A window has ``config.window`` frames. Shorter clips are left out: ``left_out`` has their paths, their number is
+    reported. ``index`` is the folder's index, ``entries`` its entries for the usable clips; ``classes`` are the class
+    names, and a clip without a class has the label ``len(classes)``, the null class. ``scales`` replaces the codec
+    settings of the folder, whose statistics make model latents: a model that is trained further keeps its own.
 
     Raises :class:`InputError` for a folder that is not prepared, an unknown split, and where no clip is long enough.
     """
@@ -69,12 +66,12 @@ class WindowDataset(Dataset):
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
     def _can_flip(self, report: Callable[[str], None] | None) -> bool:
-        """Whether there are latents of mirrored pictures, or those that are there can be mirrored."""
+        """Whether the folder has latents of mirrored clips, or its latents can be mirrored."""
         can = self._mirrored or self.codec_config.video.source in MIRRORING
         if self.config.flip and not can and report:
             report(
-                f"WARNING: data.flip {self.config.flip:g} is left out: {self.folder} holds no mirrored clips, and "
-                "mirrored latents of this autoencoder are not those of mirrored pictures. Prepare with --flip for them"
+                f"WARNING: data.flip {self.config.flip:g} is ignored: {self.folder} holds no mirrored clips, and "
+                "mirrored latents of this autoencoder are not those of mirrored frames. Prepare with --flip to add them"
             )
         return can
 
@@ -122,7 +119,7 @@ class WindowDataset(Dataset):
     __getitem__ = sample
 
     def _window(self, entry: IndexEntry, rng: np.random.Generator) -> Latents:
-        """Model latents of a window of one clip, drawn by chance."""
+        """Model latents of a random window of one clip."""
         start = int(rng.integers(entry.frames - self.config.window + 1))
         flip = rng.random() < self.config.flip and self._flips
         latents = self._codec.to_model(self._read(entry, start, flip and self._mirrored))
@@ -131,7 +128,7 @@ class WindowDataset(Dataset):
         return latents
 
     def _cut(self, latents: Latents, label: torch.Tensor, rng: np.random.Generator) -> None:
-        """Put another clip's frames and labels in the place of those from a frame on."""
+        """Replace the frames and labels from a random frame on by those of another clip."""
         place = int(rng.integers(1, max(2, self.config.window)))
         entry = self.entries[int(rng.integers(len(self.entries)))]
         for stream, other in self._window(entry, rng).items():
@@ -145,7 +142,7 @@ class WindowDataset(Dataset):
         return self._order[1]
 
     def _read(self, entry: IndexEntry, start: int, mirrored: bool) -> dict[str, torch.Tensor]:
-        """A window of the stored latents, of the ``mirrored`` pictures or of those that were filmed."""
+        """A window of the stored latents, those of the ``mirrored`` clip or of the original."""
         assert entry.shard is not None, "an entry of an index has a shard"
         shard = self._shards.get(entry.shard)
         if shard is None:
@@ -155,7 +152,7 @@ class WindowDataset(Dataset):
         return {stream: shard.get_slice(f"{entry.key}.{name}")[window].float() for stream, name in names.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        # Open shards can't travel to another process: each opens its own.
+        # Open shards can't be sent to another process: each opens its own.
         return {**self.__dict__, "_shards": {}}
 
 

@@ -1,6 +1,4 @@
-"""Clips into stored latents, in constant memory for frames: which codec, and how a file goes through it.
-
-Knows: chunks, crops, the sound of a whole clip, the moments of what it made. Does not know: shards, statistics of all.
+"""Encodes clips to stored latents, chunk by chunk in constant memory, and chooses the codec for it.
 
 Shapes: T frames, C channels, H W rows and columns of latents, S audio samples, M mel bins, F mel steps per video frame.
 """
@@ -41,8 +39,8 @@ from flowreel.utils.distributed import Processes, device
 from flowreel.utils.reporting import Report
 
 FitCodec: TypeAlias = Callable[[Path, Path, PrepareConfig, Report, Processes | None, bool], Path]
-"""Fits an autoencoder on clips, and gives its folder: called with the clips, that folder, the settings of prepare, the
-processes that share the work, and whether a finished fit in the folder is to be kept."""
+"""Fits an autoencoder on clips and returns its folder. Arguments: the clips, the folder, the settings of prepare, a
+report, the processes that share the work, and whether a finished fit in the folder is used again."""
 
 
 def choose_codec(
@@ -56,12 +54,14 @@ def choose_codec(
     processes: Processes | None = None,
     fit_codec: FitCodec | None = None,
 ) -> Codec:
-    """The codec that ``config.codec`` names; where it names none, ``fit_codec`` fits one on ``clips`` in the folder
-    ``training`` by all ``processes``; with ``keep``, a finished fit there is taken as it is. Its clocks are ``timing``,
-    its scales not measured yet; its vocoder is the one that ``config.vocoder`` names, or its own.
+    """The codec that ``config.codec`` names.
 
-    Raises :class:`InputError` for a codec or a vocoder that is not there or can't be used, and for a size that is no
-    multiple of its factor.
+    If it names none, ``fit_codec`` fits one on ``clips`` in the folder ``training``, with all ``processes``; with
+    ``keep``, a finished fit there is used again. The codec has the rates of ``timing`` and no scales yet; its vocoder
+    is the one that ``config.vocoder`` names, or its own.
+
+    Raises :class:`InputError` for a codec or a vocoder that is missing or can't be used, and for a size that is not a
+    multiple of the codec's factor.
     """
     if config.codec:
         given, folder = named_codec(config.codec)
@@ -81,8 +81,11 @@ def choose_codec(
 
 
 def with_sound_settings(config: PrepareConfig) -> PrepareConfig:
-    """The settings with ``peak``, ``channel`` and log-mel where they were not given: those of the codec, if its folder
-    says them, so that a model can be trained further; else 0, the mean, and the log-mel that fits ``fps``."""
+    """The settings with ``peak``, ``channel`` and log-mel filled in where they are not set.
+
+    They are taken from the codec, if its folder has them, so that a model can be trained further. Otherwise they are 0,
+    the mean, and the log-mel that fits ``fps``.
+    """
     known = named_codec(config.codec)[0].audio if codec_folder(config.codec) is not None else None
     mel = config.mel
     if mel == MelConfig():
@@ -93,23 +96,23 @@ def with_sound_settings(config: PrepareConfig) -> PrepareConfig:
 
 
 def _vocoder(config: PrepareConfig, timing: Timing) -> Vocoder | None:
-    """The vocoder that is chosen, None where it is the codec's."""
+    """The vocoder that ``config`` names, None for the codec's own."""
     if not config.vocoder:
         return None
     if not timing.has_audio:
-        raise InputError(f"vocoder {config.vocoder} is for sound, but none is kept: leave --vocoder out")
+        raise InputError(f"vocoder {config.vocoder} is for audio, but none is kept: leave --vocoder out")
     return load_for(config.vocoder, config.mel)
 
 
 def _audio(
     given: AudioCodecConfig | None, config: PrepareConfig, chosen: Vocoder | None, report: Report
 ) -> AudioCodecConfig:
-    """The settings of sound, with the vocoder that was chosen, or the codec's where it was made for this log-mel."""
+    """The audio settings, with the chosen vocoder, or the codec's if it was made for this log-mel."""
     vocoder = given.vocoder if given is not None else ""
     if chosen is not None:
         vocoder = chosen.kind
     elif given is not None and vocoder and given.mel != config.mel:
-        report("the codec's vocoder was made for another log-mel (see --mel): sound will be decoded by Griffin-Lim")
+        report("the codec's vocoder was made for another log-mel (see --mel): audio will be decoded by Griffin-Lim")
         vocoder = ""
     return AudioCodecConfig(mel=config.mel, peak=config.peak or 0.0, channel=config.channel or "mean", vocoder=vocoder)
 
@@ -124,11 +127,11 @@ def _check_size(config: PrepareConfig, factor: int) -> None:
 
 
 class UnreadableError(Exception):
-    """A clip that turned out to be damaged while it was read; says why."""
+    """A clip proved to be damaged while it was read; the message is the reason."""
 
 
 class Encoder:
-    """Turns a clip's file into tensors for a shard, and a record of them."""
+    """Encodes the file of a clip as tensors for a shard, and a record of them."""
 
     def __init__(self, codec: Codec, config: PrepareConfig) -> None:
         self.codec, self.config, self.timing = codec, config, codec.timing
@@ -136,29 +139,30 @@ class Encoder:
 
     def __call__(self, source: Source, crop: int, beat: Beat) -> tuple[ClipRecord, dict[str, Tensor]]:
         """The record and the stored latents of one crop: a pure function of the file, the settings and the crop.
-        ``beat`` is told how many frames are done, chunk by chunk.
+
+        ``beat`` is called with the number of frames of each finished chunk.
 
         Raises :class:`UnreadableError` for a damaged file, :class:`InputError` for latents that can't be stored.
         """
         draw = np.random.default_rng((self.config.seed, crop, *source.name.encode()))
         place = (draw.random(), draw.random()) if self.config.fit == "random" else (0.5, 0.5)
         generators = seeded([int(seed) for seed in draw.integers(2**63, size=2)])
-        views: list[list[Tensor]] = [[], []] if self.config.flip else [[]]  # as filmed, and mirrored left-right
-        sound: list[np.ndarray] = []
+        views: list[list[Tensor]] = [[], []] if self.config.flip else [[]]  # original, and mirrored left-right
+        waveform: list[np.ndarray] = []
         moments: dict[str, Moments] = {}
         for chunk in self._chunks(source, place):
             frames = torch.from_numpy(chunk.frames)
-            for view, pictures, generator in zip(views, (frames, frames.flip(2)), generators, strict=False):
-                latents = self.codec.video.encode(pictures, generator)
+            for view, images, generator in zip(views, (frames, frames.flip(2)), generators, strict=False):
+                latents = self.codec.video.encode(images, generator)
                 view.append(latents.to(self._dtype))
                 piece = Moments.of(latents.movedim(1, -1).flatten(0, -2))
                 moments["video"] = moments["video"] + piece if moments else piece
             silence = np.zeros(self.timing.samples(len(frames)), np.float32)
-            sound.append(silence if chunk.audio is None else chunk.audio)
+            waveform.append(silence if chunk.audio is None else chunk.audio)
             beat(len(frames))
         tensors = {name: torch.cat(view) for name, view in zip(("video", MIRRORED), views, strict=False)}
         if self.timing.has_audio:
-            log_mel = self.codec.encode_audio(np.concatenate(sound))
+            log_mel = self.codec.encode_audio(np.concatenate(waveform))
             moments["audio"] = Moments.of(mel.unit(log_mel, self.config.mel).reshape(-1, 1))
             tensors["audio"] = log_mel.to(self._dtype)
         self._check_finite(source, tensors)
@@ -192,7 +196,7 @@ class Encoder:
         except OSError as error:  # a disk that can't be read
             raise UnreadableError(f"it can't be read: {error.strerror or error}") from error
         except MemoryError as error:
-            raise UnreadableError("there is not enough memory for its pictures") from error
+            raise UnreadableError("there is not enough memory for its frames") from error
 
     def _check_finite(self, source: Source, tensors: dict[str, Tensor]) -> None:
         for stream, tensor in tensors.items():
@@ -203,9 +207,11 @@ class Encoder:
                 )
 
 
-def encode_parts(codec: tuple[CodecConfig, Timing, Path | None], config: PrepareConfig, staging: StagingArea) -> Work:
-    """Work that makes the missing parts of a clip, or notes why that can't be, in any process: the same bytes. Its
-    result is the number of frames it made."""
+def encode_clips(codec: tuple[CodecConfig, Timing, Path | None], config: PrepareConfig, staging: StagingArea) -> Work:
+    """Work for a pool that stages the missing crops of a clip, or a note of the reason why that is not possible.
+
+    The bytes are the same in any process. The result is the number of frames that were encoded.
+    """
     encoder = Encoder(Codec(*codec, device=device()), config)
 
     def work(source: Source, beat: Beat) -> int:
@@ -218,7 +224,7 @@ def encode_parts(codec: tuple[CodecConfig, Timing, Path | None], config: Prepare
                         staging.write(source.split, record, tensors)
                         frames += record.entry.frames
         except UnreadableError as error:
-            staging.note(source.split, source.name, str(error))
+            staging.mark_unusable(source.split, source.name, str(error))
         except torch.OutOfMemoryError as error:
             raise InputError(
                 "the accelerator has too little memory: choose a smaller --batch or fewer --workers"
@@ -230,7 +236,7 @@ def encode_parts(codec: tuple[CodecConfig, Timing, Path | None], config: Prepare
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """How sums are rounded depends on the number of threads, and on what is done with tiny numbers."""
+    """Compute with one thread and without denormal numbers, as both affect how sums are rounded."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

@@ -1,7 +1,6 @@
-"""The index of a prepared folder: what is written last, once all latents lie in shards.
+"""Completes a prepared folder: statistics of the latents, labels of the classes, and the index.
 
-Knows: the statistics that give model latents about unit variance, the numbers of the classes, what ``index.json`` says.
-Does not know: how latents are made (``encoding``) or stored (``shards``).
+The index is written last, once all latents are in shards.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ def finish(
     report: Report,
     mirrored: bool = False,
 ) -> Index:
-    """Measure the statistics over train, and write the codec that has them and, last, the index, which is returned.
+    """Compute the statistics over train, write the codec with them and, last, the index, which is returned.
 
     ``records`` are those of the shards of each split, in the order of the index; train has at least one. ``labels``
-    name the class of each clip by its path in the record's entry, or None; ``skipped`` has ``path`` and ``reason`` of
-    each clip that could not be used. ``mirrored`` says that the shards hold every clip mirrored as well. An index and
-    a codec that are there already stay whole until the new ones replace them, file by file.
+    maps a clip's path to its class, or None; ``skipped`` has ``path`` and ``reason`` of each clip that could not be
+    used. ``mirrored`` means that the shards also hold every clip mirrored. An existing index and codec are valid until
+    the new ones replace them, file by file.
     """
     shape = records["train"][0].shape
     moments = {stream: reduce(add, (record.moments[stream] for record in records["train"])) for stream in shape}
@@ -62,7 +61,7 @@ def finish(
 
 
 def amount(index: Index) -> str:
-    """How much a prepared folder holds, in words."""
+    """The number of clips, frames and seconds in a prepared folder, in words."""
     frames = sum(entry.frames for entry in index.entries)
     clips = " + ".join(f"{len(entries)} {split}" for split, entries in index.splits.items() if entries)
     return f"{clips} clips, {frames} frames, {frames / index.timing.fps:.1f} s"
@@ -79,15 +78,15 @@ def _with_statistics(codec: Codec, moments: dict[str, Moments]) -> Codec:
 def _labelled(
     records: dict[str, list[ClipRecord]], labels: dict[str, str | None], report: Report
 ) -> tuple[list[str], dict[str, list[IndexEntry]]]:
-    """The classes of the training clips, and the index entries with their numbers."""
+    """The classes of the training clips, and the index entries with their labels."""
     named = {split: [(record.entry, labels[record.entry.path]) for record in records[split]] for split in records}
     classes = sorted({label for _, label in named["train"] if label is not None})
-    number: dict[str | None, int] = {label: place for place, label in enumerate(classes)}
-    unknown = sorted({label or "none" for entries in named.values() for _, label in entries if label not in number})
+    numbers: dict[str | None, int] = {label: number for number, label in enumerate(classes)}
+    unknown = sorted({label or "none" for entries in named.values() for _, label in entries if label not in numbers})
     if unknown and classes:
-        report(f"no class for clips outside the class folders of train (class {', '.join(unknown)})")
+        report(f"clips outside the class folders of train have no label (class {', '.join(unknown)})")
     entries = {
-        split: [replace(entry, label=number.get(label, len(classes))) for entry, label in pairs]
+        split: [replace(entry, label=numbers.get(label, len(classes))) for entry, label in pairs]
         for split, pairs in named.items()
     }
     return classes, entries

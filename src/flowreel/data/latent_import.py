@@ -1,10 +1,7 @@
-"""The latent stores of the two published systems become a prepared folder, without executing anything in them.
+"""Imports the latent stores of the two published systems as a prepared folder, without executing code from them.
 
-Knows: what an entry holds, and what its numbers mean. Does not know: where entries lie (``stores``), how shards are
-written (``shards``) or what an index says (``indexing``).
-
-In all stores, video latents are already multiplied by the autoencoder's scaling factor, so stored latents are those
-numbers over it. R-FLAV's sound is a log-mel mapped to [-1, 1].
+In all stores, video latents are already multiplied by the autoencoder's scaling factor, so they are divided by it to
+give our stored latents. R-FLAV's audio is a log-mel mapped to [-1, 1].
 
 Shapes: T frames, C channels, h w rows and columns of latents, M mel bins, F mel steps per video frame.
 """
@@ -29,7 +26,7 @@ from flowreel.codec.vocoder import load_for
 from flowreel.config import AudioCodecConfig, CodecConfig, PrepareConfig, Timing, VideoCodecConfig, to_dict
 from flowreel.config.classnames import class_name
 from flowreel.data.index import amount, finish
-from flowreel.data.latent_stores import LMDB_FILE, Part, UnusableError, entries, find_parts, is_store, metadata
+from flowreel.data.latent_stores import LMDB_FILE, StoreFile, UnusableError, entries, find_parts, is_store, metadata
 from flowreel.data.plan import SETTINGS
 from flowreel.data.shards import INDEX, SPLITS, ClipRecord, IndexEntry, ShardWriter, read_index, shard_files
 from flowreel.data.statistics import Moments
@@ -46,13 +43,14 @@ def import_latents(store: Path | str, out: Path | str, config: PrepareConfig, re
     """Write the latents of ``store`` as the prepared folder ``out``.
 
     ``config.codec`` names the autoencoder that made them: by default the one that the LMDB names, else R-FLAV's for 32
-    channels and SD's ``ft-ema``. ``config.fps`` is their frame rate, where the LMDB does not say one; ``config.mel``
-    the settings of the sound (the number of bins is the store's); ``config.dtype``, ``config.vocoder`` as in prepare.
-    Entries that can't be used are skipped, each told to ``report`` with the reason and listed in ``index["skipped"]``.
-    Several entries of one clip have crops 0, 1, ... An import that was stopped goes on from its finished shards.
+    channels and otherwise SD's ``ft-ema``. ``config.fps`` is the frame rate if the LMDB does not state it;
+    ``config.mel`` the settings of the log-mel (except the number of bins, which is the store's); ``config.dtype`` and
+    ``config.vocoder`` are as in prepare. Entries that can't be used are skipped: they are reported with the reason and
+    listed in the index. Several entries of one clip have crops 0, 1, ... An interrupted import resumes after its
+    finished shards.
 
-    Raises :class:`InputError` where nothing is usable, the clocks or channels don't fit the settings, the package lmdb
-    is missing, or ``out`` was made from something else.
+    Raises :class:`InputError` where no entry is usable, the rates or channels don't fit the settings, the package lmdb
+    is missing, or ``out`` was made from another store.
     """
     store, out = Path(store), Path(out)
     parts = find_parts(store)
@@ -65,7 +63,7 @@ def import_latents(store: Path | str, out: Path | str, config: PrepareConfig, re
         check_unchanged(out, read_json(out / SETTINGS), settings, "was prepared")
     elif shard_files(out):
         raise InputError(f"{out} holds shards but no {SETTINGS}: choose another folder, or delete it")
-    if (out / INDEX).exists() and not config.vocoder:  # a vocoder may be put beside latents that are there
+    if (out / INDEX).exists() and not config.vocoder:  # a vocoder may be added to existing latents
         report(f"{out} is complete: {amount(read_index(out))}; nothing to do")
         return
     out.mkdir(parents=True, exist_ok=True)
@@ -89,8 +87,8 @@ def import_latents(store: Path | str, out: Path | str, config: PrepareConfig, re
     report(f"imported {amount(index)}{skipped}: {out}")
 
 
-def _settings(parts: list[Part], config: PrepareConfig) -> dict[str, Any]:
-    """All that the imported latents depend on, without paths: settings, and names and sizes of the store's files."""
+def _settings(parts: list[StoreFile], config: PrepareConfig) -> dict[str, Any]:
+    """Everything that imported latents depend on, without paths: settings, names and sizes of the store's files."""
     values = to_dict(config)
     kept = {name: values[name] for name in ("codec", "fps", "audio", "dtype", "posterior", "mel")}
     if config.codec:
@@ -99,8 +97,8 @@ def _settings(parts: list[Part], config: PrepareConfig) -> dict[str, Any]:
     return json.loads(json.dumps(settings))
 
 
-def _import_split(parts: list[Part], writer: ShardWriter, reader: _Reader, report: Report) -> list[ClipRecord]:
-    """Import what the finished shards of an earlier run don't hold yet; the records of all shards."""
+def _import_split(parts: list[StoreFile], writer: ShardWriter, reader: _Reader, report: Report) -> list[ClipRecord]:
+    """Import the entries that are not in finished shards yet; returns the records of all shards."""
     clock = Clock()
     for record in writer.records:
         reader.remember(record)
@@ -125,9 +123,9 @@ def _import_split(parts: list[Part], writer: ShardWriter, reader: _Reader, repor
 
 
 class _Reader:
-    """Turns an entry's bytes into tensors for a shard and a record of them, and keeps what was skipped.
+    """Converts the bytes of an entry to tensors for a shard and a record, and lists the skipped entries.
 
-    The first entry says what all are like: which streams there are, and their shapes.
+    The first entry sets the streams and shapes that all others must have.
     """
 
     def __init__(self, config: PrepareConfig, metadata: dict[str, Any], report: Report) -> None:
@@ -144,14 +142,14 @@ class _Reader:
         self._report(f"skipped {source}: {reason}")
 
     def remember(self, record: ClipRecord) -> None:
-        """Take note of an entry that was imported before."""
+        """Take an entry into account that was imported already."""
         if self._layout is None:
             self._layout = _Layout.of(record.shape, self.config, self.metadata, self._report)
         self._crops[record.entry.path] += 1
         self._labels[record.entry.path] = record.label
 
     def __call__(
-        self, part: Part, key: str, source: str, read: Callable[[], bytes]
+        self, part: StoreFile, key: str, source: str, read: Callable[[], bytes]
     ) -> tuple[ClipRecord, dict[str, Tensor]] | None:
         """The record and the stored latents of an entry; None where it was skipped."""
         try:
@@ -196,7 +194,7 @@ def _payload(read: Callable[[], bytes], source: str) -> dict[str, Any]:
 
 
 def _streams(payload: dict[str, Any], with_audio: bool) -> dict[str, Tensor]:
-    """The numbers as they are, float32: ``{"video": (T, C, h, w), "audio": (T, 1, M, F)}``."""
+    """The tensors of an entry, float32: ``{"video": (T, C, h, w), "audio": (T, 1, M, F)}``."""
     video = _tensor(payload, "z" if "z" in payload else "video")
     if video.dim() != 4 or not video.numel():
         raise UnusableError(f"its video latents have the shape {tuple(video.shape)}, not (T, C, h, w)")
@@ -204,7 +202,7 @@ def _streams(payload: dict[str, Any], with_audio: bool) -> dict[str, Tensor]:
         return {"video": video}
     audio, frames = _tensor(payload, "audio"), len(video)
     if audio.dim() != 3 or audio.shape[0] != 1 or not audio.numel() or audio.shape[2] % frames:
-        raise UnusableError(f"its sound has the shape {tuple(audio.shape)}, not (1, M, T*F) with {frames} frames")
+        raise UnusableError(f"its audio has the shape {tuple(audio.shape)}, not (1, M, T*F) with {frames} frames")
     return {"video": video, "audio": audio.unflatten(2, (frames, -1)).permute(2, 0, 1, 3)}
 
 
@@ -212,8 +210,8 @@ def _tensor(payload: dict[str, Any], name: str) -> Tensor:
     tensor = payload.get(name)
     if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.layout != torch.strided:
         raise UnusableError(f"it has no tensor {name!r} of floating-point numbers")
-    if tensor.untyped_storage().nbytes() < tensor.nbytes:  # a tensor that claims to be larger than its file
-        raise UnusableError(f"its {name!r} of the shape {tuple(tensor.shape)} is not whole")
+    if tensor.untyped_storage().nbytes() < tensor.nbytes:  # a tensor that states a larger size than its file has
+        raise UnusableError(f"its {name!r} of the shape {tuple(tensor.shape)} is incomplete")
     return tensor.float()
 
 
@@ -223,7 +221,7 @@ def _name(payload: dict[str, Any], key: str) -> str:
 
 
 def _label(payload: dict[str, Any], metadata: dict[str, Any]) -> str | None:
-    """The class: by its name, else by its number, which the LMDB may have a name for. None for R-FLAV's -1."""
+    """The class name, or the number as text where the LMDB has no name for it. None for R-FLAV's -1."""
     if isinstance(payload.get("label"), str):
         return class_name(payload["label"])
     number = payload.get("label_id", payload.get("y"))
@@ -237,12 +235,12 @@ def _label(payload: dict[str, Any], metadata: dict[str, Any]) -> str | None:
     return class_name(str(names[number])) if isinstance(names, list) and number < len(names) else str(number)
 
 
-# --- what the numbers mean ----------------------------------------------------------------------------------------
+# --- layout of a store --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """What all entries of a store have in common."""
+    """Shapes, codec settings and rates that all entries of a store share."""
 
     shape: dict[str, list[int]]
     video: VideoCodecConfig
@@ -262,7 +260,7 @@ class _Layout:
         _, bins, steps = shape["audio"]
         settings = replace(config.mel, bins=bins)
         if bins != config.mel.bins:
-            report(f"the store's sound has {bins} mel bins, not {config.mel.bins}: taken as mel.bins {bins}")
+            report(f"the store's audio has {bins} mel bins, not {config.mel.bins}: mel.bins {bins} is used")
         right = settings.sample_rate / (settings.hop * steps)
         if abs(right - fps) > 1e-6 * right:
             raise InputError(
@@ -270,14 +268,14 @@ class _Layout:
                 f"is {right:g} frames a second, not {fps:g}: give --fps {right:g}, or the store's --mel settings"
             )
         vocoder = load_for(config.vocoder, settings) if config.vocoder else None
-        # as R-FLAV brought sound to one level and one channel, and pictures to size
+        # how R-FLAV normalised the level of the audio, chose a channel, and resized frames
         audio = AudioCodecConfig(settings, peak=0.95, channel="first", vocoder=vocoder.kind if vocoder else "")
         return cls(
             shape, replace(video, fit="letterbox"), audio, Timing(fps, settings.sample_rate, settings.hop), vocoder
         )
 
     def stored(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The store's numbers as our stored latents, float32."""
+        """The store's tensors as our stored latents, float32."""
         stored = {"video": found["video"] / self.video.scale[0]}
         if self.audio is not None:
             stored["audio"] = mel.from_unit(found["audio"], self.audio.mel)
@@ -294,12 +292,12 @@ class _Layout:
 
 
 def _autoencoder(channels: int, config: PrepareConfig, metadata: dict[str, Any]) -> VideoCodecConfig:
-    """The autoencoder that made latents of ``channels``, with the scaling factor that they were multiplied by."""
+    """The autoencoder that made latents with this number of ``channels``, with its scaling factor."""
     name = config.codec or str(metadata.get("vae") or "")
     video = named_codec(name)[0].video if name else autoencoder_for(channels)
     if not video.source:
         known = (
-            f"{name} is a small autoencoder of ours" if name else f"no published autoencoder has {channels} channels"
+            f"{name} is one of our small autoencoders" if name else f"no published autoencoder has {channels} channels"
         )
         raise InputError(f"{known}: name the diffusers autoencoder that made the latents with --codec")
     if video.channels != channels:

@@ -1,8 +1,8 @@
-"""The latent stores of the two published systems: which files make one, and the bytes of its entries.
+"""Finds and reads the files of the published latent stores.
 
-Knows: how GenerativeFlow's LMDB and tar shards and R-FLAV's folder of ``.pt`` files are laid out, and how a damaged one
-is read as far as it goes. Does not know: what an entry holds (``legacy``). One entry is read at a time; nothing is
-extracted.
+These are GenerativeFlow's LMDB and tar shards, and R-FLAV's folder of ``.pt`` files. One entry is read at a time,
+nothing is extracted, and a damaged file is read as far as possible. The content of an entry is interpreted by
+:mod:`flowreel.data.latent_import`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ _SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val")}
 
 
 @dataclass(frozen=True)
-class Part:
-    """A file of a store: an LMDB, a tar shard, or a single ``.pt`` file. ``name`` is its path below the store,
-    ``prefix`` what tells its clips from those of the other split."""
+class StoreFile:
+    """A file of a store: an LMDB, a tar shard, or a single ``.pt`` file.
+
+    ``name`` is its path below the store; ``prefix`` distinguishes its clips from those of the other split.
+    """
 
     kind: str
     split: str
@@ -36,13 +38,13 @@ class Part:
 
 
 class UnusableError(Exception):
-    """An entry can't be imported; says why."""
+    """An entry can't be imported; the message is the reason."""
 
 
 def is_store(path: Path | str) -> bool:
-    """Whether ``path`` is a folder of latents of one of the published systems. Nothing in it is read.
+    """Whether ``path`` is a latent store of one of the published systems; only file names are looked at.
 
-    An LMDB (or ``train.lmdb`` below it), or tar shards or ``.pt`` files where there are no clips.
+    It has an LMDB (in the folder or in ``train.lmdb``), or tar shards or ``.pt`` files and no clips.
     """
     parts = find_parts(Path(path))
     if not parts or parts[0].kind == "lmdb":
@@ -51,7 +53,7 @@ def is_store(path: Path | str) -> bool:
 
 
 def _places(store: Path) -> dict[str, list[Path]]:
-    """The folders that may hold the latents of each split: the store itself, or those below it that are named so."""
+    """The folders that may hold the latents of each split: subfolders named after it, or the store itself."""
     below = {
         split: [
             store / f"{name}{suffix}"
@@ -64,10 +66,10 @@ def _places(store: Path) -> dict[str, list[Path]]:
     return below if below["train"] else {"train": [store], "test": []}
 
 
-def find_parts(store: Path) -> list[Part]:
-    """What ``store`` is made of, in a fixed order: train before test."""
+def find_parts(store: Path) -> list[StoreFile]:
+    """The files of ``store`` in a fixed order: train before test."""
     return [
-        Part(
+        StoreFile(
             kind, split, path, path.relative_to(store).as_posix(), "" if kind == "pt" or place == store else f"{split}/"
         )
         for split, places in _places(store).items()
@@ -77,7 +79,7 @@ def find_parts(store: Path) -> list[Part]:
 
 
 def _files(folder: Path, below: bool) -> list[tuple[str, Path]]:
-    """The kinds and paths of a split's files; ``.pt`` files may lie in folders ``below`` a folder of one split."""
+    """The kinds and paths of a split's files; with ``below``, ``.pt`` files are also searched in subfolders."""
     if (folder / LMDB_FILE).is_file():
         return [("lmdb", folder / LMDB_FILE)]
     if shards := sorted(path for path in folder.glob("*.tar") if path.is_file()):
@@ -85,21 +87,21 @@ def _files(folder: Path, below: bool) -> list[tuple[str, Path]]:
     return [("pt", path) for path in sorted(folder.glob("**/*.pt" if below else "*.pt")) if path.is_file()]
 
 
-def metadata(parts: list[Part]) -> dict[str, Any]:
-    """What an LMDB says of itself: ``vae``, ``classes``, perhaps ``fps``. Empty for other stores."""
+def metadata(parts: list[StoreFile]) -> dict[str, Any]:
+    """The metadata of an LMDB: ``vae``, ``classes``, perhaps ``fps``. Empty for other stores."""
     if parts[0].kind != "lmdb":
         return {}
     with _environment(parts[0]) as environment, environment.begin() as transaction:
         raw = transaction.get(b"__metadata__")
     try:
         values = json.loads(raw or b"{}")
-    except ValueError:  # it only helps: the entries say what matters
+    except ValueError:  # optional: the entries are sufficient
         return {}
     return values if isinstance(values, dict) else {}
 
 
-def entries(part: Part) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """The key of every entry of ``part``, and what reads its bytes. :class:`UnusableError` where the rest is lost."""
+def entries(part: StoreFile) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Key of every entry of ``part`` and a function that reads its bytes. :class:`UnusableError` at damaged data."""
     if part.kind == "pt":
         yield "", part.path.read_bytes
     elif part.kind == "tar":
@@ -108,22 +110,22 @@ def entries(part: Part) -> Iterator[tuple[str, Callable[[], bytes]]]:
         yield from _lmdb_entries(part)
 
 
-def _environment(part: Part) -> Any:
-    """The LMDB opened for reading; :class:`InputError` where it is damaged."""
+def _environment(part: StoreFile) -> Any:
+    """Open the LMDB for reading; :class:`InputError` if it is damaged."""
     lmdb = require("lmdb", "legacy")
     try:
         environment = lmdb.open(str(part.path.parent), readonly=True, lock=False, readahead=False)
     except lmdb.Error as error:
-        raise InputError(f"{part.path} is not a readable LMDB: {error}") from error
+        raise InputError(f"is not a readable LMDB: {error}", path=part.path) from error
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     size = part.path.stat().st_size
-    if needed > size:  # reading beyond the end of the file would kill the process
+    if needed > size:  # reading beyond the end of the file would crash the process
         environment.close()
-        raise InputError(f"{part.path} was cut short: it has {size} of {needed} bytes")
+        raise InputError(f"was cut short: it has {size} of {needed} bytes", path=part.path)
     return environment
 
 
-def _lmdb_entries(part: Part) -> Iterator[tuple[str, Callable[[], bytes]]]:
+def _lmdb_entries(part: StoreFile) -> Iterator[tuple[str, Callable[[], bytes]]]:
     lmdb = require("lmdb", "legacy")
     with _environment(part) as environment, environment.begin() as transaction:
         cursor = transaction.cursor()

@@ -1,7 +1,4 @@
-"""What there is before anything is prepared: clips, latents of some of them, and the settings these were made under.
-
-Knows: what is to be done, and when a folder can't be gone on with. Does not know: how it is done.
-"""
+"""Plans a preparation: compares the clips with the latents that exist already, and checks that it can be resumed."""
 
 from __future__ import annotations
 
@@ -29,14 +26,17 @@ from flowreel.utils.resume import check_unchanged
 
 SETTINGS = "preparation.json"
 
-_FREE = ("batch", "shard_mb", "workers", "vocoder", "audio")  # settings that change no clip's latents
+_FREE = ("batch", "shard_mb", "workers", "vocoder", "audio")  # settings that don't change the latents of a clip
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Clips in the folder, those of them that are ``known`` because latents of them
-    are there already, the ``unknown`` others, the shards' ``records`` and ``stamps``, and the index, if there is one.
-    ``begun``: there are latents, in shards or on their way; ``waiting``: some of them are in no shard yet."""
+    """The clips (``sources``) and the state of the prepared folder.
+
+    ``known`` are the clips that have latents already, ``unknown`` the others; ``records`` and ``stamps`` are those of
+    the shards; ``index`` is None if there is none. ``begun``: there are latents, in shards or staged; ``waiting``: some
+    are not in a shard yet.
+    """
 
     sources: list[Source]
     known: list[Source]
@@ -49,24 +49,25 @@ class Plan:
 
     @property
     def indexed(self) -> bool:
-        """Whether the index has just what the shards have."""
+        """Whether index and shards have the same content."""
         if self.index is None:
             return False
         return {entry.identity for entry in self.index.entries} == {record.entry.identity for record in self.records}
 
     @property
     def complete(self) -> bool:
+        """Whether nothing is left to do."""
         return self.indexed and not self.unknown and not self.waiting
 
     def is_up_to_date(self, readable: Sequence[Source], skipped: Skipped, config: PrepareConfig) -> bool:
-        """Whether every readable clip is in the shards already, and the index says so."""
+        """Whether every readable clip is already packed and indexed."""
         packed = {record.entry.path for record in self.records}
         nothing_new = self.indexed and not config.vocoder and all(source.name in packed for source in readable)
         return nothing_new and self.index is not None and self.index.skipped == skipped.entries
 
 
 def make_plan(clips: Path, out: Path, settings: dict[str, Any], report: Report) -> Plan:
-    """Look at both folders. Raises :class:`InputError` where ``out`` can't be gone on with."""
+    """Compare both folders. Raises :class:`InputError` if the preparation in ``out`` can't be resumed."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give a folder to write to")
     sources = find_clips(clips, out, report)
@@ -76,18 +77,18 @@ def make_plan(clips: Path, out: Path, settings: dict[str, Any], report: Report) 
             open_shard(out / shard)
     shards = list(read_shards(out))
     records = [record for _, _, made in shards for record in made]
-    waiting = StagingArea(out).tidy()
+    waiting = StagingArea(out).clean_up()
     begun = index is not None or bool(records or waiting)
     if begun:
         if not (out / SETTINGS).is_file():
             raise InputError(f"{out} holds latents but no {SETTINGS}: choose another folder, or delete it")
         check_settings(out, {**settings, "sound": read_json(out / SETTINGS).get("sound")})
-    still = _still(sources)
+    is_unchanged = _unchanged_test(sources)
     if begun:
-        _check_clips(out, sources, records, still)
+        _check_clips(out, sources, records, is_unchanged)
         _check_downmix(out, settings, sources, [*waiting, *records])
-        _tell_unhashed((*waiting, *records), report)
-    made = {record.entry.path: record for record in (*waiting, *records) if still(record)}
+        _report_missing_digests((*waiting, *records), report)
+    made = {record.entry.path: record for record in (*waiting, *records) if is_unchanged(record)}
     known = [_known(source, made[source.name], settings["fps"]) for source in sources if source.name in made]
     unknown = [source for source in sources if source.name not in made]
     packed = {record.entry.identity for record in records}
@@ -102,14 +103,17 @@ def check_settings(out: Path, now: dict[str, Any]) -> None:
     check_unchanged(out, before | read_json(out / SETTINGS), now, did)
 
 
-def _still(sources: Sequence[Source]) -> Callable[[ClipRecord], bool]:
-    """Whether the clip that a record is of is in the folder, as it was then: of the same size and unchanged since, or
-    with the same digest, as a copy has. Records of older versions have no digest."""
-    there = {source.name: source for source in sources}
+def _unchanged_test(sources: Sequence[Source]) -> Callable[[ClipRecord], bool]:
+    """A function that tells whether the clip of a record is still in the folder and unchanged.
+
+    It must have the same size, and the same time of its last change or, as a copy has, the same digest. Records of
+    older versions have no digest.
+    """
+    by_name = {source.name: source for source in sources}
     digest = cache(digest_of_ends)
 
-    def still(record: ClipRecord) -> bool:
-        source = there.get(record.entry.path)
+    def is_unchanged(record: ClipRecord) -> bool:
+        source = by_name.get(record.entry.path)
         if source is None or source.size != record.size:
             return False
         if not record.digest or source.modified == record.modified:
@@ -119,11 +123,11 @@ def _still(sources: Sequence[Source]) -> Callable[[ClipRecord], bool]:
         except OSError:
             return False
 
-    return still
+    return is_unchanged
 
 
 def _known(source: Source, record: ClipRecord, fps: float) -> Source:
-    """The clip with what the record of its latents says."""
+    """The clip, described by the record of its latents."""
     return replace(
         source,
         modified=record.modified or 0,
@@ -134,45 +138,45 @@ def _known(source: Source, record: ClipRecord, fps: float) -> Source:
     )
 
 
-def _tell_unhashed(records: Iterable[ClipRecord], report: Report) -> None:
+def _report_missing_digests(records: Iterable[ClipRecord], report: Report) -> None:
     count = len({record.entry.path for record in records if not record.digest})
     if count:
-        report(f"{count} clips were prepared by an older version: whether they have changed is told by size alone")
+        report(f"{count} clips were prepared by an older version: only their size can tell whether they have changed")
 
 
 def _check_downmix(
     out: Path, settings: dict[str, Any], sources: Sequence[Source], records: Sequence[ClipRecord]
 ) -> None:
-    """Refuse a folder with latents of surround sound from before its standard downmix; note that there are none."""
-    noted = read_json(out / SETTINGS)
-    if "downmix" not in settings or "downmix" in noted:
+    """Refuse a folder with surround audio that an older version mixed down differently; else store today's downmix."""
+    stored = read_json(out / SETTINGS)
+    if "downmix" not in settings or "downmix" in stored:
         return
-    heard = {record.entry.path for record in records if record.audio} if noted.get("sound", True) else set()
+    with_audio = {record.entry.path for record in records if record.audio} if stored.get("sound", True) else set()
     for source in sources:
-        if source.name in heard and is_surround(source.path):
+        if source.name in with_audio and is_surround(source.path):
             raise InputError(
-                f"{out} has latents of surround sound, {source.name} for one, made from the mean of all channels; now "
-                f"it becomes the standard downmix ({settings['downmix']}). Choose another folder, or delete it to "
-                "prepare it again."
+                f"{out} has latents of surround audio, for example of {source.name}, made from the mean of all "
+                f"channels; now the standard downmix is used ({settings['downmix']}). Choose another folder, or delete "
+                "it to prepare it again."
             )
-    write_json(out / SETTINGS, {**noted, "downmix": settings["downmix"]})
+    write_json(out / SETTINGS, {**stored, "downmix": settings["downmix"]})
 
 
 def _check_clips(
-    out: Path, sources: Sequence[Source], records: Sequence[ClipRecord], still: Callable[[ClipRecord], bool]
+    out: Path, sources: Sequence[Source], records: Sequence[ClipRecord], is_unchanged: Callable[[ClipRecord], bool]
 ) -> None:
-    """Refuse clips that are in shards but not in the folder any more, or not as they were."""
-    there = {source.name for source in sources if source.size >= 0}
-    lost = {record.entry.path for record in records if not still(record)}
-    gone, changed = sorted(lost - there), sorted(lost & there)
+    """Refuse a folder whose shards have clips that were deleted or changed."""
+    present = {source.name for source in sources if source.size >= 0}
+    different = {record.entry.path for record in records if not is_unchanged(record)}
+    gone, changed = sorted(different - present), sorted(different & present)
     if gone or changed:
         lines = [
-            f"{len(names)} clip(s) {what}: {', '.join(names[:3])}{', ...' * (len(names) > 3)}"
+            f"{len(names)} clip(s) {what}: {', '.join([*names[:3], '...'] if len(names) > 3 else names)}"
             for what, names in (("gone", gone), ("changed", changed))
             if names
         ]
         raise InputError(
-            f"{out} has latents of clips that are not there as they were:\n  " + "\n  ".join(lines) + "\n"
+            f"{out} has latents of clips that were deleted or changed:\n  " + "\n  ".join(lines) + "\n"
             "Put them back, choose another folder, or delete it to prepare it again."
         )
 
@@ -181,12 +185,14 @@ def _check_clips(
 
 
 def settings_of(config: PrepareConfig) -> dict[str, Any]:
-    """All that a clip's latents depend on, without paths: settings, and the content of a local codec. Whether sound is
-    kept joins them when it is known."""
+    """Everything that the latents of a clip depend on, without paths: settings, and the content of a local codec.
+
+    Whether audio is kept ("sound") is added once it is known.
+    """
     values = {name: value for name, value in to_dict(config).items() if name not in _FREE}
     values["size"] = list(config.height_width)
     if config.channel == "mean":
-        values["downmix"] = DOWNMIX  # of surround sound
+        values["downmix"] = DOWNMIX  # of surround audio
     folder = codec_folder(config.codec)
     if folder is not None:
         values["codec"] = f"a folder with weights {_digest(_weights(folder))[:16]}"
@@ -194,22 +200,22 @@ def settings_of(config: PrepareConfig) -> dict[str, Any]:
 
 
 def stamp_of(settings: dict[str, Any], codec: Codec) -> str:
-    """What shards are stamped with. The weights are part of it: a codec fitted anew makes other latents."""
+    """The stamp of shards. It covers the codec's weights: a codec that is fitted again makes other latents."""
     config = to_dict(codec.config)
     if config["audio"]:
         config["audio"]["vocoder"] = ""
-    # what older versions did not know is left out where it changes nothing
+    # settings that older versions did not have are left out where they change nothing
     settings = {k: v for k, v in settings.items() if k != "downmix" and not (k == "flip" and not v)}
     return _digest([json.dumps([settings, config]).encode(), *_weights(codec.folder)])
 
 
 def _weights(folder: Path | None) -> Iterator[bytes]:
-    """A digest of each file that a codec is made of, not of its vocoder or of the state of its training."""
+    """A digest of each file of a codec, except its vocoder and the state of its training."""
     if folder is None:
         return
     for path in sorted(folder.rglob("*")):
-        made_of = path.suffix in (".safetensors", ".json", ".bin", ".pt") and path.is_file()
-        if made_of and not {TRAINING, VOCODER} & set(path.relative_to(folder).parts):
+        is_weights = path.suffix in (".safetensors", ".json", ".bin", ".pt") and path.is_file()
+        if is_weights and not {TRAINING, VOCODER} & set(path.relative_to(folder).parts):
             with path.open("rb") as file:
                 yield hashlib.file_digest(file, "sha256").digest()
 

@@ -1,8 +1,8 @@
-"""A folder of clips becomes a folder of latents: shards, an index and the codec that made them.
+"""Prepares a folder of clips for training: encodes them to shards of latents, with an index and the codec.
 
-Knows: what is done in which order, and by which of the processes. Does not know: what is there already (``planning``),
-which clips can be used (``sources``), how they are encoded (``encoding``), how they get into shards (``parts``) or what
-the index says (``indexing``).
+This module has the order of the steps and the division of work among processes. The steps themselves are in ``plan``
+(what exists already), ``sources`` (which clips can be used), ``encode``, ``staging`` (how latents get into shards) and
+``index``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from flowreel.codec import Codec
 from flowreel.config import PrepareConfig, Timing
 from flowreel.config.clocks import timing_with_sound
-from flowreel.data.encode import FitCodec, choose_codec, encode_parts, with_sound_settings
+from flowreel.data.encode import FitCodec, choose_codec, encode_clips, with_sound_settings
 from flowreel.data.index import amount, finish
 from flowreel.data.plan import SETTINGS, Plan, check_settings, make_plan, settings_of, stamp_of
 from flowreel.data.progress import Progress
@@ -33,30 +33,31 @@ __all__ = ["find_clips", "prepare"]
 
 CODEC_TRAINING = "codec-training"
 
-# Starting a worker takes seconds: below this much work it is only done where it was asked for.
+# Starting workers takes seconds: for less work than this, none are started unless their number is set.
 _MANY_FILES, _FEW_CLIPS, _SHORT_SECONDS = 64, 4, 60.0
 
 
 def prepare(
     clips: Path | str, out: Path | str, config: PrepareConfig, report: Report, fit_codec: FitCodec | None = None
 ) -> dict[str, Any]:
-    """Encode the folder ``clips`` (see :func:`find_clips`) into the folder ``out``, and return its index.
+    """Encode the folder ``clips`` (see :func:`find_clips`) to the folder ``out``, and return its ``index.json``.
 
-    Frames stream through in chunks of ``config.batch``, clips go to ``config.workers`` processes and, under torchrun,
-    to all that it started: the shards are the same. ``index.json`` is written last, so that a run that was stopped
-    reads as unfinished; the same command goes on, and no clip that was finished is encoded again. It also adds clips
-    that are new in the folder, in new shards; until it is done the index is that of before. Clips that can't be used
-    are skipped, each told to ``report`` with the reason and listed in ``index["skipped"]``, and tried again by the next
-    run. A clip outside class folders, or of a class that only test has, gets the null class ``len(index["classes"])``.
-    A folder of latents as the published systems stored them is imported (see :mod:`flowreel.data.latent_import`).
-    Where ``config.codec`` names no codec, ``fit_codec`` makes one.
+    Frames are read in chunks of ``config.batch``; clips are divided among ``config.workers`` processes and, under
+    torchrun, all those that it started, with the same shards as a result. ``index.json`` is written last, so that an
+    interrupted run counts as unfinished. The same command resumes it, and encodes no finished clip again. It also adds
+    new clips of the folder, in new shards; until it is done, the old index remains valid. Clips that can't be used are
+    skipped: they are reported with the reason, listed in ``index["skipped"]``, and tried again by the next run. A clip
+    outside class folders, or of a class that only test has, gets the null class ``len(index["classes"])``. A latent
+    store of a published system is imported (see :mod:`flowreel.data.latent_import`). If ``config.codec`` names no
+    codec, ``fit_codec`` makes one.
 
-    Model latents are ``(stored - shift) * scale`` with the mean and inverse standard deviation over train: per channel
-    of the video latents, and of all numbers of the log-mel (mapped to [-1, 1]).
+    Model latents are ``(stored - shift) * scale``, with the mean and the inverse standard deviation over train: per
+    channel for video latents, over all numbers for the log-mel (mapped to [-1, 1]).
 
-    Raises :class:`InputError` where nothing is usable, ``config.audio`` does not suit the clips, the rates don't fit
-    (see :class:`Timing`), the size does not suit the codec, ``out`` was prepared with other settings, or clips that are
-    in it are gone or changed; :class:`OSError`, which names the file, where it can't be written: what is there stays.
+    Raises :class:`InputError` where no clip is usable, ``config.audio`` does not suit the clips, the rates don't fit
+    (see :class:`Timing`), the size does not suit the codec, ``out`` was prepared with other settings, or clips in it
+    were deleted or changed; :class:`OSError`, with the file's name, where it can't be written. Files that exist already
+    are kept.
     """
     from flowreel.data.latent_import import import_latents, is_store
 
@@ -76,12 +77,12 @@ def prepare(
             return read_json(out / INDEX)
 
 
-class _GivenUpError(Exception):
-    """Another process can't go on, so this one need not."""
+class _StoppedError(Exception):
+    """Another process has failed, so this one stops."""
 
 
 class _Preparation:
-    """One process's share of the work. The one that leads also packs the shards and writes the index."""
+    """The share of one process in the work. The lead process also packs the shards and writes the index."""
 
     def __init__(
         self,
@@ -121,29 +122,29 @@ class _Preparation:
             self._finish(plan, packer, codec)
             index = read_index(self.out)
             before = len({entry.path for entry in index.entries} - {source.name for source in missing})
-            known_before = f", {before} of them known before" if before else ""
+            earlier = f", {before} of them encoded before" if before else ""
             skipped = f", {len(self.skipped.entries)} skipped" if self.skipped.entries else ""
-            self.report(f"prepared {amount(index)}{known_before}{skipped}, {progress.rate()}: {self.out}")
+            self.report(f"prepared {amount(index)}{earlier}{skipped}, {progress.rate()}: {self.out}")
         self.processes.wait()
 
     def _complete(self) -> None:
         index = read_index(self.out)
         if self.processes.lead:
-            StagingArea(self.out).remove()  # it may have been stopped right after its index
+            StagingArea(self.out).remove()  # a run may have been stopped right after it wrote the index
         self.report(f"{self.out} is complete: {amount(index)}; nothing to do")
 
     def _share(self, items: list[Source]) -> list[Source]:
         return items[self.processes.rank :: self.processes.world]
 
     def _inspect(self, unknown: list[Source]) -> list[Source]:
-        """The clips with what their files say, found by all processes."""
+        """The clips, completed from their files by all processes."""
         mine = self._share(unknown)
         here = self.config.workers == 0 and len(mine) < _MANY_FILES
         done, clock = [], Clock()
         for source, result in self.pool.run(inspect_clips, (), mine, lambda _: None, here):
             done.append(replace(source, reason=result.reason) if isinstance(result, WorkerFailure) else result)
             if clock.due():
-                self.report(f"looked into {len(done)} of {len(mine)} clips, {len(done) / clock.seconds:.0f} clips/s")
+                self.report(f"inspected {len(done)} of {len(mine)} clips, {len(done) / clock.seconds:.0f} clips/s")
         return [source for share in self.processes.gather(done) for source in share]
 
     def _choose_codec(self, sound: bool, keep: bool) -> Codec:
@@ -160,26 +161,26 @@ class _Preparation:
             processes=self.processes,
             fit_codec=self.fit_codec,
         )
-        _ = codec.video.module  # what is wrong with it is told here, and what comes from a hub is there for the workers
+        codec.video.load()  # reports what is wrong with it, and downloads it before the workers need it
         return codec
 
     def _packer(self, plan: Plan, readable: list[Source], stamp: str) -> Packer:
-        """Make ``out`` ready for shards under ``stamp``."""
+        """Make ``out`` ready for shards with this stamp."""
         if plan.stamps - {stamp}:
             raise InputError(
-                f"{self.out} was begun with another codec: give that one, choose another folder, or delete it"
+                f"{self.out} was started with another codec: give that codec, choose another folder, or delete it"
             )
         self.out.mkdir(parents=True, exist_ok=True)
         with naming(self.out / SETTINGS):
             write_json(self.out / SETTINGS, self.settings)
         staging = StagingArea(self.out, stamp)
-        staging.keep(readable)
+        staging.keep_only(readable)
         limit = self.config.shard_mb * 2**20
         writers = {split: ShardWriter(self.out, split, limit, stamp) for split in SPLITS}
         return Packer(writers, readable, self.config.crops, staging, self.skipped)
 
     def _encode(self, missing: list[Source], codec: Codec, staging: StagingArea, packer: Packer | None) -> Progress:
-        """This process's share of the missing clips; what is packed meanwhile is what is there."""
+        """Encode this process's share of the missing clips; the lead packs whatever is complete in the meantime."""
         mine = self._share(missing)
         here = self.config.workers == 0 and (
             len(mine) < _FEW_CLIPS or sum(source.seconds or _SHORT_SECONDS for source in mine) < _SHORT_SECONDS
@@ -199,22 +200,22 @@ class _Preparation:
         here: bool,
     ) -> None:
         def beat(frames: int) -> None:
-            if staging.given_up:
-                raise _GivenUpError
+            if staging.has_failed:
+                raise _StoppedError
             progress.beat(frames)
 
         arguments = ((codec.config, codec.timing, codec.folder), self.config, staging)
         try:
-            for source, result in self.pool.run(encode_parts, arguments, mine, beat, here):
+            for source, result in self.pool.run(encode_clips, arguments, mine, beat, here):
                 if isinstance(result, WorkerFailure):
-                    staging.note(source.split, source.name, result.reason)
+                    staging.mark_unusable(source.split, source.name, result.reason)
                 if packer is not None:
                     packer.advance()
                 progress.clip(source, 0 if isinstance(result, WorkerFailure) else result)
-        except _GivenUpError:
-            pass  # what it was is told next
+        except _StoppedError:
+            pass  # the next exchange with the other processes raises the error
         except (InputError, OSError):
-            staging.give_up()
+            staging.mark_failed()
             raise
 
     def _finish(self, plan: Plan, packer: Packer, codec: Codec) -> None:

@@ -1,12 +1,10 @@
-"""A prepared folder on disk: safetensors shards of stored latents, and the index over them.
-
-Knows: file names, keys, and how a file appears whole or not at all. Does not know: how latents are made or used.
+"""The disk format of a prepared folder: safetensors shards of stored latents, and an index.
 
 The folder holds ``index.json``, ``codec/`` and ``train-00000.safetensors``, ``test-00000.safetensors``, ... In a shard,
-the clip with key ``k`` has the tensors ``k.video`` (T, C, H, W) and, with sound, ``k.audio`` (T, 1, M, F). Each shard
-also carries, as metadata, a stamp of what it was made from and the records of its clips, so that an interrupted
-preparation goes on from its finished shards. While it is made, ``.parts/`` holds clips that are in no shard yet (see
-``parts``).
+the clip with key ``k`` has the tensors ``k.video`` (T, C, H, W) and, with sound, ``k.audio`` (T, 1, M, F). The
+metadata of each shard hold a stamp of what it was made from and the records of its clips, so that an interrupted
+preparation resumes after its finished shards. In the meantime ``.parts/`` holds clips that are in no shard yet (see
+:mod:`flowreel.data.staging`).
 """
 
 from __future__ import annotations
@@ -55,7 +53,7 @@ class IndexEntry:
 
     @property
     def identity(self) -> tuple[str, int]:
-        """Clip and crop: what an entry is looked up by."""
+        """Clip and crop, which identify an entry."""
         return self.path, self.crop
 
     def to_dict(self) -> dict[str, Any]:
@@ -121,7 +119,7 @@ class Index:
 
     @property
     def entries(self) -> list[IndexEntry]:
-        """Those of all splits."""
+        """The entries of all splits."""
         return [entry for entries in self.splits.values() for entry in entries]
 
     def to_dict(self) -> dict[str, Any]:
@@ -152,11 +150,11 @@ class Index:
 
 
 def read_index(folder: Path) -> Index:
-    """The index of the prepared ``folder``; :class:`InputError` where there is none, or one that can't be read."""
+    """Read the index of the prepared ``folder``; :class:`InputError` if it is missing or can't be read."""
     path = folder / INDEX
     if not path.is_file():
-        begun = shard_files(folder) or (folder / PARTS).is_dir()
-        what = "holds an unfinished preparation" if begun else "is not a prepared folder"
+        unfinished = shard_files(folder) or (folder / PARTS).is_dir()
+        what = "holds an unfinished preparation" if unfinished else "is not a prepared folder"
         raise InputError(f"{folder} {what} (no {INDEX}): run flowreel prepare CLIPS {folder}")
     values = read_json(path)
     version = values.get("format_version")
@@ -166,7 +164,7 @@ def read_index(folder: Path) -> Index:
 
 
 def open_shard(path: Path) -> Any:
-    """A memory-mapped shard (a ``safe_open`` handle); :class:`InputError` where it is missing or damaged."""
+    """Open a memory-mapped shard (a ``safe_open`` handle); :class:`InputError` if it is missing or damaged."""
     try:
         return safe_open(path, framework="pt")
     except (OSError, SafetensorError) as error:
@@ -176,14 +174,14 @@ def open_shard(path: Path) -> Any:
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """Every shard in ``folder``, finished or not, sorted."""
+    """All shards in ``folder``, finished or not, sorted."""
     return sorted(path for path in folder.glob("*.safetensors*") if _SHARD_NAME.fullmatch(path.name))
 
 
 def read_shards(folder: Path) -> Iterator[tuple[str, str, list[ClipRecord]]]:
-    """Split, stamp and records of each finished shard, in order, up to the first gap of each split.
+    """Split, stamp and records of each finished shard, in order, up to the first missing number of each split.
 
-    Raises :class:`InputError` for a damaged one.
+    Raises :class:`InputError` for a damaged shard.
     """
     for split in SPLITS:
         number = 0
@@ -199,26 +197,26 @@ def _shard_name(split: str, number: int) -> str:
 def read_header(path: Path) -> tuple[str, list[ClipRecord]]:
     """The stamp and the records of a shard, or of a staged crop."""
     with open_shard(path) as file:
-        made = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
-    return made.get("stamp", ""), [ClipRecord.from_dict(record) for record in made.get("records", [])]
+        header = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+    return header.get("stamp", ""), [ClipRecord.from_dict(record) for record in header.get("records", [])]
 
 
 def write(path: Path, tensors: dict[str, Tensor], stamp: str, records: list[ClipRecord]) -> None:
-    """Write a shard, or a staged crop, which appears whole or not at all. Raises :class:`OSError` with its name."""
+    """Write a shard, or a staged crop, as a whole or not at all. Raises :class:`OSError` with the file's name."""
     temporary = path.with_name(path.name + ".part")
-    # One key, because safetensors writes several in any order: the same clips make the same bytes.
-    made = {"stamp": stamp, "records": [record.to_dict() for record in records]}
+    # One key, because safetensors writes several keys in random order: the same clips give the same bytes.
+    header = {"stamp": stamp, "records": [record.to_dict() for record in records]}
     with naming(path):
-        save_file(tensors, temporary, {_METADATA: json.dumps(made)})
+        save_file(tensors, temporary, {_METADATA: json.dumps(header)})
         make_readable(temporary)
         commit(temporary, path)
 
 
 class ShardWriter:
-    """Writes one split's clips into shards of at most ``limit`` bytes (a single larger clip has a shard of its own).
+    """Writes the clips of one split into shards of at most ``limit`` bytes; a larger clip gets a shard of its own.
 
-    ``records`` are those of the finished shards, in order. At the start these are the shards that an interrupted run
-    with the same ``stamp`` left behind; shards of the split with another stamp, or after a gap, are deleted.
+    ``records`` are those of the finished shards, in order. At first these are the shards of an interrupted run with the
+    same ``stamp``; shards of the split with another stamp, or after a missing number, are deleted.
     """
 
     def __init__(self, folder: Path, split: str, limit: int, stamp: str) -> None:

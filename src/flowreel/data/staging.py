@@ -1,7 +1,7 @@
-"""Clips that are encoded but in no shard yet, and how they get there.
+"""Staging of encoded clips between the processes that make them and the shards.
 
-Knows: how any process can make a part of a shard at any time, what is kept of an interrupted run, and that shards are
-the same whoever made their parts and when. Does not know: how clips are encoded.
+Any process can stage a crop of a clip at any time; one process moves them into shards in a fixed order. So the shards
+don't depend on which process made what, or when.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from flowreel.utils.files import naming, read_json, write_json
 
 
 class StagingArea:
-    """The clips on their way into the shards of ``folder``: one file for each crop, made by any process in any order.
+    """A folder of encoded clips that are in no shard yet: one file for each crop, written by any process in any order.
 
-    A clip that can't be used has a note with the reason instead. Parts stay when a run is interrupted, notes don't:
-    the file may be whole by the next run.
+    A clip that can't be used has a note with the reason instead. After an interrupted run the crops are kept, but not
+    the notes: the clip's file may have been repaired by the next run.
     """
 
     def __init__(self, folder: Path, stamp: str = "") -> None:
         self.folder, self.stamp = folder / PARTS, stamp
 
     def path(self, split: str, clip: str, crop: int) -> Path:
-        """Where the part of one crop of the clip with that name is."""
+        """The file of one crop of the clip with that name."""
         return self._path(split, f"{clip}\n{crop}", "safetensors")
 
     def has(self, split: str, clip: str, crop: int) -> bool:
@@ -46,33 +46,34 @@ class StagingArea:
         write(path, {name: tensor.contiguous() for name, tensor in tensors.items()}, self.stamp, [record])
 
     def read(self, path: Path) -> tuple[ClipRecord, dict[str, Tensor]]:
-        """The record and the tensors of the part ``path``."""
+        """The record and the tensors of a staged crop."""
         return read_header(path)[1][0], load_file(path)
 
-    def note(self, split: str, clip: str, reason: str) -> None:
-        """Say why a clip can't be used."""
+    def mark_unusable(self, split: str, clip: str, reason: str) -> None:
+        """Write a note that a clip can't be used."""
         path = self._path(split, clip, "json")
         path.parent.mkdir(parents=True, exist_ok=True)
         with naming(path):
             write_json(path, {"reason": reason})
 
-    def noted(self, split: str, clip: str) -> str | None:
-        """Why a clip can't be used, None where nothing was said."""
+    def unusable_reason(self, split: str, clip: str) -> str | None:
+        """The reason why a clip can't be used, None if there is no note."""
         path = self._path(split, clip, "json")
         return read_json(path)["reason"] if path.is_file() else None
 
-    def give_up(self) -> None:
-        """Tell the other processes that this one has failed, so that they need not go on."""
-        with contextlib.suppress(OSError):  # the disk may be full: they find out when they are done
+    def mark_failed(self) -> None:
+        """Tell the other processes that this one has failed, so that they stop."""
+        with contextlib.suppress(OSError):  # the disk may be full: then they notice when they are done
             self.folder.mkdir(exist_ok=True)
             (self.folder / "failed").touch()
 
     @property
-    def given_up(self) -> bool:
+    def has_failed(self) -> bool:
+        """Whether any process has failed."""
         return (self.folder / "failed").exists()
 
-    def tidy(self) -> list[ClipRecord]:
-        """Delete what an earlier run left, but for its finished parts; the records of these."""
+    def clean_up(self) -> list[ClipRecord]:
+        """Delete what an earlier run left, except finished crops, whose records are returned."""
         records = []
         for path in self._files():
             try:
@@ -84,8 +85,8 @@ class StagingArea:
                 path.unlink()
         return records
 
-    def keep(self, sources: Sequence[Source]) -> None:
-        """Delete the parts that were made under another stamp, and of other files than these."""
+    def keep_only(self, sources: Sequence[Source]) -> None:
+        """Delete crops with another stamp, and those of other files than these."""
         files = {source.name: (source.size, source.digest) for source in sources}
         for path in self._files():
             if path.suffix == ".safetensors":
@@ -104,10 +105,10 @@ class StagingArea:
 
 
 class Packer:
-    """Moves parts into shards, in the order of ``sources``, whenever the next clip's parts are there.
+    """Moves staged crops into shards, in the order of ``sources``, whenever the next clip's crops are complete.
 
-    A part is deleted when the shard that has it is on the disk. What is kept in memory is bounded by one shard of each
-    split. ``crops`` is how many parts each clip has; those in ``writers``' shards already are not waited for.
+    A staged crop is deleted when its shard is on the disk. Memory is bounded by one shard of each split. ``crops`` is
+    the number for each clip; those that are already in the shards of ``writers`` are not waited for.
     """
 
     def __init__(
@@ -115,36 +116,36 @@ class Packer:
         writers: dict[str, ShardWriter],
         sources: Sequence[Source],
         crops: int,
-        parts: StagingArea,
+        staging: StagingArea,
         skipped: Skipped,
     ) -> None:
-        self._writers, self._parts, self._skipped = writers, parts, skipped
+        self._writers, self._staging, self._skipped = writers, staging, skipped
         packed = {record.entry.identity for writer in writers.values() for record in writer.records}
         missing = ((s, [crop for crop in range(crops) if (s.name, crop) not in packed]) for s in sources)
         self._queue = deque((source, wanted) for source, wanted in missing if wanted)
-        self._spent: deque[tuple[ShardWriter, int, Path]] = deque()  # parts, and how many records come before theirs
+        self._spent: deque[tuple[ShardWriter, int, Path]] = deque()  # staged files, and how many records precede theirs
         self._counts = {split: len(writer.records) for split, writer in writers.items()}
 
     def missing(self) -> list[Source]:
-        """The clips of which a part has to be made."""
-        return [source for source, wanted in self._queue if not self._are_there(source, wanted)]
+        """The clips of which a crop has to be encoded."""
+        return [source for source, wanted in self._queue if not self._are_staged(source, wanted)]
 
     def advance(self) -> None:
-        """Pack what is there, up to the first clip of which something is missing."""
+        """Pack what is complete, up to the first clip with a missing crop."""
         while self._queue:
             source, wanted = self._queue[0]
-            if (reason := self._parts.noted(source.split, source.name)) is not None:
+            if (reason := self._staging.unusable_reason(source.split, source.name)) is not None:
                 self._skipped.add(source, reason)
-            elif self._are_there(source, wanted):
+            elif self._are_staged(source, wanted):
                 for crop in wanted:
-                    self._pack(source.split, self._parts.path(source.split, source.name, crop))
+                    self._pack(source.split, self._staging.path(source.split, source.name, crop))
             else:
                 break
             self._queue.popleft()
         self._delete_spent()
 
     def finish(self) -> dict[str, list[ClipRecord]]:
-        """Pack all, and write the last shards; the records of all shards by split."""
+        """Pack everything and write the last shards; returns the records of all shards by split."""
         self.advance()
         assert not self._queue, f"{self._queue[0][0].name} was not encoded"
         for writer in self._writers.values():
@@ -152,12 +153,12 @@ class Packer:
         self._delete_spent()
         return {split: writer.records for split, writer in self._writers.items()}
 
-    def _are_there(self, source: Source, wanted: list[int]) -> bool:
-        return all(self._parts.has(source.split, source.name, crop) for crop in wanted)
+    def _are_staged(self, source: Source, wanted: list[int]) -> bool:
+        return all(self._staging.has(source.split, source.name, crop) for crop in wanted)
 
     def _pack(self, split: str, path: Path) -> None:
         writer = self._writers[split]
-        writer.add(*self._parts.read(path))
+        writer.add(*self._staging.read(path))
         self._spent.append((writer, self._counts[split], path))
         self._counts[split] += 1
         self._delete_spent()

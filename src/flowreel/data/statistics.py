@@ -1,4 +1,4 @@
-"""Mean and spread of numbers that are seen piece by piece."""
+"""Mean and variance per channel, accumulated over chunks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Count, mean and sum of squared deviations per channel (C,), in float64, added as by Chan, Golub and LeVeque
-    (Stanford STAN-CS-79-773, 1979)."""
+    """Count, mean and sum of squared deviations per channel (C,), in float64.
+
+    They are added by the method of Chan, Golub and LeVeque (Stanford STAN-CS-79-773, 1979).
+    """
 
     count: int
     mean: np.ndarray
@@ -37,10 +39,12 @@ class Moments:
 
     @property
     def scale(self) -> np.ndarray:
-        """What gives each channel unit variance: 1 / std, and 1 for a channel that hardly varies beside the others,
-        because it would blow up noise."""
-        steady = self.std <= 1e-3 * self.std.max()
-        return 1 / np.where(steady, 1.0, self.std)
+        """The factor that gives each channel unit variance: 1 / std.
+
+        It is 1 for a channel that is nearly constant compared with the others, where it would only amplify noise.
+        """
+        constant = self.std <= 1e-3 * self.std.max()
+        return 1 / np.where(constant, 1.0, self.std)
 
     def to_dict(self) -> dict[str, Any]:
         return {"count": self.count, "mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
