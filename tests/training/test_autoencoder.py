@@ -37,7 +37,7 @@ def quiet(text: str) -> None:
     pass
 
 
-def picture(grey: int, side: int = 48) -> np.ndarray:
+def image(grey: int, side: int = 48) -> np.ndarray:
     """A grey ground with a bright disc."""
     y, x = np.mgrid[:side, :side] - side / 2
     frame = np.full((side, side, 3), grey, np.uint8)
@@ -45,18 +45,18 @@ def picture(grey: int, side: int = 48) -> np.ndarray:
     return frame
 
 
-def write(path: Path, frames: int, first: int, sound: bool = True) -> None:
+def write(path: Path, frames: int, first: int, has_audio: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pictures = np.stack([picture(first + 4 * i) for i in range(frames)])
-    audio = np.zeros(frames * 1600, np.float32) if sound else None
-    Clip(pictures, audio, 10.0).save(path)
+    images = np.stack([image(first + 4 * i) for i in range(frames)])
+    audio = np.zeros(frames * 1600, np.float32) if has_audio else None
+    Clip(images, audio, 10.0).save(path)
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clips")
     write(folder / "train" / "a.mp4", 20, 0)
-    write(folder / "train" / "b.mp4", 6, 100, sound=False)
+    write(folder / "train" / "b.mp4", 6, 100, has_audio=False)
     write(folder / "test" / "c.mp4", 4, 40)
     return folder
 
@@ -70,7 +70,7 @@ def config(**changes: object) -> CodecTrainConfig:
 
 
 @pytest.mark.parametrize(
-    ("lengths", "limit", "given"),
+    ("lengths", "limit", "shares"),
     [
         ([10, 10, 10], 30, [10, 10, 10]),
         ([10, 10, 10], 9, [3, 3, 3]),
@@ -80,17 +80,17 @@ def config(**changes: object) -> CodecTrainConfig:
         ([], 5, []),
     ],
 )
-def test_shares_are_even_and_use_what_there_is(lengths, limit, given):
-    assert frames_per_clip(lengths, limit) == given
+def test_shares_are_even_and_use_what_there_is(lengths, limit, shares):
+    assert frames_per_clip(lengths, limit) == shares
 
 
 def test_frames_are_spread_over_clips_and_over_time(clips: Path):
     sources = [source for source in find_clips(clips) if source.split == "train"]
-    frames, numbers, sound = read_frames(sources, config(), 12, quiet)
+    frames, numbers, has_audio = read_frames(sources, config(), 12, quiet)
     assert frames.shape == (12, 32, 32, 3)
     assert frames.dtype == torch.uint8
     assert numbers.tolist() == [0] * 6 + [1] * 6
-    assert sound
+    assert has_audio
     corners = frames[:, 0, 0, 0].float()
     expected = torch.tensor([4 * ((2 * i + 1) * 20 // 12) for i in range(6)] + [100 + 4 * i for i in range(6)])
     assert (corners - expected).abs().max() < 4  # a lossy file
@@ -174,8 +174,8 @@ def test_run_folder_is_a_codec_with_unit_latents(clips: Path, tmp_path: Path):
     assert latents.shape == (len(frames), 4, 4, 4)
     torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(4), atol=0.02, rtol=0)
     torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), atol=0.05, rtol=0)
-    with Image.open(tmp_path / "codec" / "previews" / "20" / "reconstruction.png") as picture:
-        assert picture.size == (8 * 32, 4 * 32)
+    with Image.open(tmp_path / "codec" / "previews" / "20" / "reconstruction.png") as image:
+        assert image.size == (8 * 32, 4 * 32)
 
 
 def test_training_learns(clips: Path, tmp_path: Path):
@@ -275,7 +275,7 @@ def test_a_run_of_an_older_version_has_a_class_name_for_its_kind(clips: Path, tm
 
 
 def test_silent_clips_make_a_codec_of_video_alone(tmp_path: Path):
-    write(tmp_path / "clips" / "a.mp4", 4, 20, sound=False)
+    write(tmp_path / "clips" / "a.mp4", 4, 20, has_audio=False)
     said: list[str] = []
     train_codec(tmp_path / "clips", tmp_path / "codec", config(steps=1, preview=1), said.append)
     assert Codec.load(tmp_path / "codec", Timing(10, 0, 0)).config.audio is None

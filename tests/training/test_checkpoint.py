@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, the newest that is sound, and the same run or none."""
+"""Checkpoints: complete or not there, the newest that is undamaged, and the folder of a run."""
 
 from __future__ import annotations
 

@@ -50,19 +50,19 @@ def quiet(text: str) -> None:
 
 
 def prepared(
-    folder: Path, sound: bool = True, classes: tuple[str, ...] = ("low", "high"), clips: int = 5, test: int = 0
+    folder: Path, has_audio: bool = True, classes: tuple[str, ...] = ("low", "high"), clips: int = 5, test: int = 0
 ) -> Path:
     """Latents of a slow drift, one direction per class, as ``prepare`` lays them out."""
     folder.mkdir()
     generator = torch.Generator().manual_seed(1)
-    timing = Timing(10, 16000, 160) if sound else Timing(10, 0, 0)
-    config = CodecConfig(VideoCodecConfig(channels=C, width=8), AudioCodecConfig(mel=MEL) if sound else None)
+    timing = Timing(10, 16000, 160) if has_audio else Timing(10, 0, 0)
+    config = CodecConfig(VideoCodecConfig(channels=C, width=8), AudioCodecConfig(mel=MEL) if has_audio else None)
     writer = ShardWriter(folder, "train", 2**20, "test")
     for clip in range(clips):
         label, frames = (clip % len(classes) if classes else 0), 12 + clip
         drift = torch.linspace(-1, 1, frames).view(-1, 1, 1, 1) * (1 - 2 * label)
         tensors = {"video": drift + 0.1 * torch.randn(frames, C, H, W, generator=generator)}
-        if sound:
+        if has_audio:
             tensors["audio"] = -3 + drift + 0.1 * torch.randn(frames, 1, M, F, generator=generator)
         writer.add(ClipRecord(IndexEntry(f"{clip}.mp4", frames, 0, label=label)), tensors)
     writer.flush()
@@ -72,7 +72,7 @@ def prepared(
         "classes": list(classes),
         "timing": to_dict(timing),
         "codec": to_dict(config),
-        "shape": to_dict(LatentShape(C, H, W, M if sound else 0, F if sound else 0, 10.0)),
+        "shape": to_dict(LatentShape(C, H, W, M if has_audio else 0, F if has_audio else 0, 10.0)),
         "splits": {
             "train": [record.entry.to_dict() for record in writer.records[: clips - test]],
             "test": [record.entry.to_dict() for record in writer.records[clips - test :]],
@@ -85,12 +85,12 @@ def prepared(
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepared(tmp_path_factory.mktemp("data") / "sound")
+    return prepared(tmp_path_factory.mktemp("data") / "audio")
 
 
 @pytest.fixture(scope="module")
 def silent(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepared(tmp_path_factory.mktemp("data") / "silent", sound=False, classes=())
+    return prepared(tmp_path_factory.mktemp("data") / "silent", has_audio=False, classes=())
 
 
 def config(**changes: object) -> TrainConfig:
@@ -229,7 +229,7 @@ def test_ending_the_whole_process_group_saves(data: Path, tmp_path: Path):
 
 
 def drawn(data: Path, settings: TrainConfig, monkeypatch: pytest.MonkeyPatch, world: int, start: int) -> list[Tensor]:
-    """Everything that the loss of step ``start`` is given, sample by sample, in the order of positions."""
+    """All inputs of the loss of step ``start``, sample by sample, in the order of positions."""
     seen: list[list[Tensor]] = []
 
     def note(model, latents, noise, t, label, *rest):  # noqa: ARG001
@@ -273,27 +273,28 @@ def test_a_share_of_the_samples_is_degraded(data: Path, monkeypatch):
 
 
 def test_data_without_classes_has_no_labels(silent: Path, monkeypatch):
-    given: list[object] = []
+    labels: list[object] = []
 
     def note(model, latents, noise, t, label, *rest):  # noqa: ARG001
-        given.append(label)
+        labels.append(label)
         return {}
 
     monkeypatch.setattr(objective, "losses", note)
     task = FlowTask(silent, flowfield(), quiet)
     task.losses(task.module, next(task.batches(0, 0, 1)))
-    assert given == [None]
+    assert labels == [None]
 
 
-@pytest.mark.parametrize(("scale", "given"), [(1.5, None), (1.5, 3.0), (1.0, 3.0)])
+@pytest.mark.parametrize(("scale", "conditioned"), [(1.5, None), (1.5, 3.0), (1.0, 3.0)])
 @pytest.mark.parametrize("roles", [ALL_ROLES, RoleShares(joint=0, audio_clean=1)])
 def test_samples_that_kept_their_class_learn_guidance(
-    data: Path, roles: RoleShares, scale: float, given: float | None, monkeypatch: pytest.MonkeyPatch
+    data: Path, roles: RoleShares, scale: float, conditioned: float | None, monkeypatch: pytest.MonkeyPatch
 ):
     seen: list[tuple[object, ...]] = []
-    monkeypatch.setattr(objective, "losses", lambda *given: seen.append(given) or {})
+    monkeypatch.setattr(objective, "losses", lambda *arguments: seen.append(arguments) or {})
     settings = config(
-        batch=64, objective=ObjectiveConfig(roles=roles, contexts=(2,), guidance=scale, conditioned_guidance=given)
+        batch=64,
+        objective=ObjectiveConfig(roles=roles, contexts=(2,), guidance=scale, conditioned_guidance=conditioned),
     )
     task = FlowTask(data, settings, quiet)
     task.losses(task.module, next(task.batches(0, 0, 1)))
@@ -302,7 +303,7 @@ def test_samples_that_kept_their_class_learn_guidance(
     assert 0 < int(dropped.sum()) < 64
     whole = torch.stack([(rows == 1).all(1) for rows in times.values()]).any(0)  # type: ignore[attr-defined]
     assert bool(whole.any())
-    assert torch.equal(guidance, torch.where(dropped, 1.0, torch.where(whole, given or scale, scale)))
+    assert torch.equal(guidance, torch.where(dropped, 1.0, torch.where(whole, conditioned or scale, scale)))
     assert all(bool(rows.all()) for rows in counted.values())  # there is no lookahead
     if roles.joint:
         _, less = unconditional(latents, times)  # type: ignore[operator]
@@ -317,12 +318,14 @@ def test_guidance_needs_something_to_guide_by(data: Path, silent: Path):
         FlowTask(data, config(model=ModelConfig(dim=16, depth=1, heads=2, class_dropout=0.0)), quiet)
     with pytest.raises(InputError, match="needs classes or conditioning: set it to 1"):
         FlowTask(silent, config(objective=learn), quiet)
-    given = ObjectiveConfig(conditioned_guidance=2.0, roles=RoleShares(joint=1, audio_clean=1))
+    conditioned = ObjectiveConfig(conditioned_guidance=2.0, roles=RoleShares(joint=1, audio_clean=1))
     with pytest.raises(InputError, match=r"objective\.conditioned_guidance 2 needs a null class"):
-        FlowTask(data, config(model=ModelConfig(dim=16, depth=1, heads=2, class_dropout=0.0), objective=given), quiet)
-    FlowTask(silent, config(objective=given), quiet)  # there is no audio to condition on
+        FlowTask(
+            data, config(model=ModelConfig(dim=16, depth=1, heads=2, class_dropout=0.0), objective=conditioned), quiet
+        )
+    FlowTask(silent, config(objective=conditioned), quiet)  # there is no audio to condition on
     with pytest.raises(InputError, match=r"objective\.conditioned_guidance must be at least 1, not 0\.5"):
-        replace(given, conditioned_guidance=0.5)
+        replace(conditioned, conditioned_guidance=0.5)
     with pytest.raises(InputError, match="is for samples with a clean stream"):
         ObjectiveConfig(conditioned_guidance=2.0)
 
@@ -451,7 +454,7 @@ def test_finetuning_on_other_latents_is_refused(begun: Path, tmp_path: Path):
     Codec(config_, timing, video_module=TinyAutoencoder(config_.video)).save(other / "codec")
     with pytest.raises(InputError, match=r"another autoencoder than the pipeline.*--codec PIPE"):
         train(other, tmp_path / "run", config(init=str(begun)), quiet)
-    mute = prepared(tmp_path / "mute", sound=False)
+    mute = prepared(tmp_path / "mute", has_audio=False)
     with pytest.raises(InputError, match="has no audio, but the pipeline to start from was trained with"):
         train(mute, tmp_path / "run", config(init=str(begun)), quiet)
 

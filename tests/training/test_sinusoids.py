@@ -95,11 +95,11 @@ def test_the_distance_of_frequencies_is_in_widths_of_the_band() -> None:
 
 
 def test_the_spectral_distance() -> None:
-    sound = tone(500)
-    assert spectral_distance(sound, sound, RATE) == 0
-    assert spectral_distance(sound, 1.1 * sound, RATE) < spectral_distance(sound, tone(520), RATE)
+    audio = tone(500)
+    assert spectral_distance(audio, audio, RATE) == 0
+    assert spectral_distance(audio, 1.1 * audio, RATE) < spectral_distance(audio, tone(520), RATE)
     silent = torch.zeros(1, RATE, requires_grad=True)
-    spectral_distance(silent, sound, RATE).backward()
+    spectral_distance(silent, audio, RATE).backward()
     assert silent.grad is not None
     assert torch.isfinite(silent.grad).all()
 
@@ -109,11 +109,11 @@ def test_the_spectral_distance() -> None:
 
 def test_an_exercise_is_a_sound_and_its_log_mel() -> None:
     for seed in range(8):
-        heard, sound = exercise(MEL, 16, draws(seed))
-        assert (heard.shape, sound.shape) == ((20, 16), (640,))
-        assert sound.abs().max() <= 1
+        heard, audio = exercise(MEL, 16, draws(seed))
+        assert (heard.shape, audio.shape) == ((20, 16), (640,))
+        assert audio.abs().max() <= 1
         inner = slice(4, 12)  # what is further out reaches beyond the segment
-        torch.testing.assert_close(heard[:, inner], log_mel(sound[None], MEL)[0, :, inner], atol=1e-3, rtol=0)
+        torch.testing.assert_close(heard[:, inner], log_mel(audio[None], MEL)[0, :, inner], atol=1e-3, rtol=0)
     first, second = (exercise(MEL, 16, draws(seed))[1] for seed in (1, 2))
     assert not torch.equal(first, second)
 
@@ -200,8 +200,8 @@ def test_steady_tones_are_in_tune_after_a_short_training(clips: Path, tmp_path: 
     for hz in (310.0, 442.0, 777.0):
         column = log_mel(tone(hz), MEL)[:, :, 50:51]
         with torch.no_grad():
-            sound = vocoder(column.expand(-1, -1, 200))[0, RATE // 2 : 3 * RATE // 2].numpy()
-        level = np.abs(np.fft.rfft(sound * np.hanning(RATE)))  # a second: bins are 1 Hz
+            audio = vocoder(column.expand(-1, -1, 200))[0, RATE // 2 : 3 * RATE // 2].numpy()
+        level = np.abs(np.fft.rfft(audio * np.hanning(RATE)))  # a second: bins are 1 Hz
         assert abs(level.argmax() - hz) < 20, (hz, level.argmax())  # bands are 95 Hz wide
         comb = [level[round(hz) + step * RATE // MEL.hop] for step in (-1, 1)]
         assert max(comb) < 0.03 * level.max()

@@ -31,13 +31,13 @@ def quiet(text: str) -> None:
     pass
 
 
-def write(path: Path, seconds: float, pitch: float = 300, sound: bool = True) -> None:
+def write(path: Path, seconds: float, pitch: float = 300, has_audio: bool = True) -> None:
     """A tone in noise that swells."""
     path.parent.mkdir(parents=True, exist_ok=True)
     t = np.arange(round(seconds * 16000)) / 16000
     noise = 0.05 * np.random.default_rng(0).standard_normal(len(t))
     audio = ((0.4 * np.sin(2 * np.pi * pitch * t) + noise) * (0.2 + 0.8 * t / seconds)).astype(np.float32)
-    Clip(np.zeros((round(seconds * 10), 16, 16, 3), np.uint8), audio if sound else None, 10.0).save(path)
+    Clip(np.zeros((round(seconds * 10), 16, 16, 3), np.uint8), audio if has_audio else None, 10.0).save(path)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clips")
     write(folder / "train" / "a.mkv", 3)
     write(folder / "train" / "b.mkv", 1, 700)
-    write(folder / "train" / "c.mkv", 1, sound=False)
+    write(folder / "train" / "c.mkv", 1, has_audio=False)
     write(folder / "test" / "d.mkv", 1, 500)
     return folder
 
@@ -74,7 +74,7 @@ def task(clips: Path, **changes: object) -> VocoderTask:
     return VocoderTask(find_clips(clips), config(**changes), quiet)
 
 
-# --- sound --------------------------------------------------------------------------------------------------------
+# --- audio --------------------------------------------------------------------------------------------------------
 
 
 def test_sound_of_all_clips_is_held_and_silent_ones_are_passed_over(clips: Path) -> None:
@@ -127,13 +127,13 @@ def test_clips_without_sound_or_unreadable_are_told(clips: Path, tmp_path: Path)
 
 def test_segments_are_cut_from_the_whole_clips_mel_and_fit_their_sound(clips: Path) -> None:
     held = task(clips)
-    hop, wholes = MEL.hop, [log_mel(sound[None], MEL)[0] for sound in held.waveforms]
+    hop, wholes = MEL.hop, [log_mel(audio[None], MEL)[0] for audio in held.waveforms]
     for batch in held.batches(0, 0, 1):
-        for mel, sound, clip in zip(batch["log_mel"], batch["audio"], batch["clip"].tolist(), strict=True):
+        for mel, audio, clip in zip(batch["log_mel"], batch["audio"], batch["clip"].tolist(), strict=True):
             k = held.clips.index(clip)
             places = range(wholes[k].shape[1] - 7)
             (at,) = [at for at in places if torch.equal(mel, wholes[k][:, at : at + 8])][:1]
-            assert torch.equal(sound, held.waveforms[k][at * hop : (at + 8) * hop])
+            assert torch.equal(audio, held.waveforms[k][at * hop : (at + 8) * hop])
 
 
 def test_every_place_is_as_likely(clips: Path) -> None:
@@ -209,9 +209,9 @@ def test_fused_weights_give_the_same_sound_and_leave_the_network_as_it_was(clips
 
 
 def test_a_sound_is_no_distance_from_itself_and_a_factor_from_its_double() -> None:
-    sound = torch.randn(1, 4000) * 0.1
-    assert mel_distance(sound, sound, MEL) == 0
-    torch.testing.assert_close(mel_distance(2 * sound, sound, MEL).item(), np.log(2), atol=0.01, rtol=0)
+    audio = torch.randn(1, 4000) * 0.1
+    assert mel_distance(audio, audio, MEL) == 0
+    torch.testing.assert_close(mel_distance(2 * audio, audio, MEL).item(), np.log(2), atol=0.01, rtol=0)
 
 
 def test_what_has_fallen_silent_still_learns(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,8 +255,8 @@ def test_run_folder_is_a_vocoder(clips: Path, tmp_path: Path) -> None:
     for name in ("training", "held-out"):
         waveforms = [read_sound(shown / f"{name} {kind}.wav", RATE) for kind in ("original", "resynthesis")]
         assert len(waveforms[0]) == len(waveforms[1]) > 0
-    with Image.open(shown / "spectrograms.png") as picture, Image.open(shown / "training original.png") as one:
-        assert picture.size == (one.width, 4 * one.height)
+    with Image.open(shown / "spectrograms.png") as image, Image.open(shown / "training original.png") as one:
+        assert image.size == (one.width, 4 * one.height)
     assert any("of training audio, " in line and "of held-out audio" in line for line in said)
     check_shown_again(out, lambda: train_vocoder(clips, out, config(preview=4, validate=2), quiet))
 

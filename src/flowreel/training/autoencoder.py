@@ -212,7 +212,7 @@ def fit_for_prepare(
         keep: use a finished fit in ``training``.
 
     Raises:
-        InputError: the processes can't share a batch, or the fit can't go on.
+        InputError: the processes can't share a batch, or the fit can't be resumed.
     """
     if keep and is_fitted(training, config):
         return training

@@ -146,7 +146,7 @@ class _Bar:
 
 
 def lasting(seconds: float) -> str:
-    """A time in words, as precise as it is of use."""
+    """A duration in words, rounded to what is of use."""
     minutes = round(seconds / 60)
     if minutes < 2:
         return f"{seconds:.0f} s"
