@@ -1,1 +1,4 @@
-"""Files, processes, reports and settings of the machine. Nothing here knows of video, audio or networks."""
+"""General utilities: files, processes, reports and machine settings; could be used in any project.
+
+Knows nothing of video, audio or networks.
+"""

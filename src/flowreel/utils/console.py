@@ -1,7 +1,7 @@
-"""Lines of text on the standard output and the standard error, whatever these can show and whoever reads them.
+"""Prints lines of text to standard output and standard error, whatever their encoding.
 
-A name that the encoding lacks is printed with escapes. Where the reader has left, as ``| head`` does, further lines are
-dropped and work goes on. Where they can't be written for another reason, as on a full disk, that is an OSError.
+Characters that the encoding lacks are escaped. If the reader has closed the pipe, as ``| head`` does, further lines are
+dropped and the program continues. Any other failure to write, as on a full disk, is an OSError.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import TextIO
 
 
 def settle() -> None:
-    """Let the process's two streams print with escapes what their encoding lacks."""
+    """Let standard output and standard error escape characters that their encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)  # a notebook's have none
+        reconfigure = getattr(stream, "reconfigure", None)  # the streams of a notebook have none
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
 
 
 def put(line: str, stream: TextIO | None) -> None:
-    """Print a line on ``sys.stdout`` or ``sys.stderr`` at once; None, a stream that was closed at start, takes nothing.
+    """Print a line to ``sys.stdout`` or ``sys.stderr`` and flush it; ignored if the stream was closed at start (None).
 
     Raises:
-        OSError: the stream can't be written, other than because its reader has left.
+        OSError: the stream can't be written, for another reason than a closed pipe.
     """
     if stream is None:
         return
@@ -39,13 +39,13 @@ def put(line: str, stream: TextIO | None) -> None:
 
 
 def put_error(line: str) -> None:
-    """Print a last line on the standard error, if that is possible."""
+    """Print a last line to standard error, if that is possible."""
     with contextlib.suppress(OSError):
         put(line, sys.stderr)
 
 
 def finish() -> bool:
-    """Write what is left in both streams; False where that can't be done. Then Python's own end has nothing to do."""
+    """Flush both streams, so that Python need not at exit; False if that fails."""
     complete = True
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -58,10 +58,10 @@ def finish() -> bool:
 
 
 def _drop(stream: TextIO) -> None:
-    """Let what is written from now on, and what is in the stream already, go nowhere."""
-    with contextlib.suppress(OSError):  # a stream without a file drops it by itself
-        nowhere = os.open(os.devnull, os.O_WRONLY)
+    """Discard everything that is in the stream or is written to it later."""
+    with contextlib.suppress(OSError):  # a stream without a file descriptor
+        devnull = os.open(os.devnull, os.O_WRONLY)
         try:
-            os.dup2(nowhere, stream.fileno())
+            os.dup2(devnull, stream.fileno())
         finally:
-            os.close(nowhere)
+            os.close(devnull)

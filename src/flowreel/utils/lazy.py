@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used, so that nothing is loaded that isn't needed."""
+"""Lazy imports: names of a package that are imported at their first use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def attributes(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of ``package`` that finds each name of ``homes`` in the module that is its value."""
+    """The ``__getattr__`` for ``package``; ``homes`` maps each name to the module that defines it."""
 
     def find(name: str) -> Any:
         if name not in homes:

@@ -1,10 +1,9 @@
-"""One process at a time works in a folder: the file ``.lock`` in it says which.
+"""Locks a folder for one process at a time, by the file ``.lock`` in it.
 
-Knows: how a lock appears in one step, who holds it, when its holder is gone. Does not know: what is done in the folder.
-
-A lock holds the host, the process and when that started, so that another process with the same number is not taken for
-it. It is removed when the work ends, fails, or is ended by a signal. What a killed process left is taken over by the
-next one on the same host; whether a process on another host is alive can't be seen, so its lock is never taken over.
+The file has the host, the process number and the time when that process started, so that a later process with the same
+number is not mistaken for it. It is removed when the work ends, fails, or is ended by a signal. The lock of a killed
+process is taken over by the next process on the same host. Whether a process on another host is alive can't be seen, so
+its lock is never taken over.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(si
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock: what its file says. ``started`` is "" where the system does not say when a process started."""
+    """The holder of a lock: the content of its file. ``started`` is "" where the system does not tell it."""
 
     host: str
     process: int
@@ -62,7 +61,7 @@ class Holder:
         except ProcessLookupError:
             return True
         except PermissionError:
-            pass  # there is one, of another user
+            pass  # it exists and belongs to another user
         state, started = _state_and_start(self.process)
         return state == "Z" or bool(started and self.started and started != self.started)
 
@@ -79,7 +78,7 @@ class _Held:
     thread: int
 
     def release(self) -> None:
-        """Remove the file, if it still is this one; a forked process leaves it to the one that took it."""
+        """Remove the file, if it is still this lock; a forked process leaves that to its parent."""
         if self.holder.process == os.getpid() and _read(self.path) == self.holder:
             self.path.unlink(missing_ok=True)
 
@@ -90,12 +89,11 @@ _held: dict[str, _Held] = {}
 
 @contextlib.contextmanager
 def held(folder: Path, report: Report = silent, purpose: str = "") -> Iterator[bool]:
-    """Hold the lock of ``folder``, which is made if it is not there, for a block; whether this process holds it.
+    """Hold the lock of ``folder`` during a block; yields whether this process holds it. A missing folder is made.
 
-    Within a block of the same thread this does nothing more. A process with the same ``purpose``, if it is not empty,
-    joins the one that holds the lock, without holding it. A lock whose holder is gone is taken over, which ``report``
-    is told. A folder that can't be written to needs no lock. Folders that were made and are empty are removed at the
-    end.
+    A nested block of the same thread does nothing more. A process with the same nonempty ``purpose`` joins the holder
+    without holding the lock itself. The lock of a process that has ended is taken over, and reported. A folder that
+    can't be written to needs no lock. New folders that are still empty at the end are removed.
 
     Raises:
         InputError: another process, or another thread of this one, holds the lock; ``folder`` is a file.
@@ -117,12 +115,12 @@ def held(folder: Path, report: Report = silent, purpose: str = "") -> Iterator[b
             yield True
     finally:
         for path in made:
-            with contextlib.suppress(OSError):  # it is used
+            with contextlib.suppress(OSError):  # it is not empty
                 path.rmdir()
 
 
 def contents(folder: Path) -> list[Path]:
-    """What is in ``folder`` but for its lock, sorted; nothing where there is no folder."""
+    """The content of ``folder`` except its lock, sorted; nothing if there is no folder."""
     return sorted(path for path in folder.iterdir() if not _is_lock(path)) if folder.is_dir() else []
 
 
@@ -130,11 +128,11 @@ def _is_lock(path: Path) -> bool:
     return path.name == LOCK or path.name.startswith(f"{LOCK}.")
 
 
-# --- taking -------------------------------------------------------------------------------------------------------
+# --- acquiring -------------------------------------------------------------------------------------------------------
 
 
 def _take(folder: Path, report: Report, purpose: str) -> Holder | None:
-    """The holder that this process is from now on, or is already; None where it joins another."""
+    """Acquire the lock, or find that this thread has it already: its holder. None if this process joins another."""
     lock, me = folder / LOCK, Holder.this_process(purpose)
     while True:
         found = _read(lock)
@@ -146,12 +144,12 @@ def _take(folder: Path, report: Report, purpose: str) -> Holder | None:
             return found
         elif found.is_gone:
             if _take_over(lock, found, me):
-                report(f"{folder} was in use by {found}, which is gone: going on")
+                report(f"{folder} was in use by {found}, which has ended: the lock is taken over")
                 break
         elif purpose and found.purpose == purpose:
             return None
         else:
-            raise InputError(_told(folder, found))
+            raise InputError(_in_use(folder, found))
     for leftover in folder.glob(f"{LOCK}.*"):
         leftover.unlink(missing_ok=True)
     return me
@@ -162,29 +160,31 @@ def _is_of_this_thread(holder: Holder) -> bool:
     return mine is not None and (holder.process, mine.thread) == (os.getpid(), threading.get_ident())
 
 
-def _told(folder: Path, holder: Holder) -> str:
+def _in_use(folder: Path, holder: Holder) -> str:
     if holder.token in _held and holder.process == os.getpid():
-        return f"{folder} is in use by this process since {holder.since}: wait until that is done"
+        return f"{folder} is in use by this process since {holder.since}: wait until it has finished"
     return (
         f"{folder} is in use by {holder} since {holder.since}: "
-        f"wait for it, or delete {folder / LOCK} if that process is gone"
+        f"wait for it, or delete {folder / LOCK} if that process has ended"
     )
 
 
 def _create(lock: Path, me: Holder) -> bool:
-    """Make the lock in one step, with its content; False where another was faster. True too where nothing can be
-    written to the folder."""
+    """Create the lock with its content in one step; False if another process was faster.
+
+    Also true if the folder can't be written to.
+    """
     try:
         with _written(lock, me) as temporary:
             try:
                 os.link(temporary, lock)
             except (FileExistsError, FileNotFoundError):
-                return _read(lock) == me  # a network may do it and say that it failed
+                return _read(lock) == me  # a network file system may succeed and still report a failure
             except OSError:  # a file system without hard links
                 with lock.open("x", encoding="utf-8") as file:
                     file.write(temporary.read_text(encoding="utf-8"))
         return True
-    except (FileExistsError, FileNotFoundError):  # another was faster, or has just removed the folder that it made
+    except (FileExistsError, FileNotFoundError):  # another was faster, or has just removed its folder
         return False
     except OSError as error:
         if error.errno in _UNWRITABLE:
@@ -193,13 +193,13 @@ def _create(lock: Path, me: Holder) -> bool:
 
 
 def _take_over(lock: Path, gone: Holder, me: Holder) -> bool:
-    """Put this process's lock in the place of the one of a process that is ``gone``; False where another was faster."""
+    """Replace the lock of a process that has ended by that of this one; False if another process was faster."""
     import fcntl
 
     try:
         with lock.open(encoding="utf-8") as file:
-            with contextlib.suppress(OSError):  # not every network file system has it
-                fcntl.flock(file, fcntl.LOCK_EX)  # of several that come at once, one replaces this very file
+            with contextlib.suppress(OSError):  # not every network file system supports it
+                fcntl.flock(file, fcntl.LOCK_EX)  # of several processes at once, only one replaces the file
             if not os.path.samestat(os.fstat(file.fileno()), lock.stat()) or _read(lock) != gone:
                 return False
             with _written(lock, me) as temporary:
@@ -211,7 +211,7 @@ def _take_over(lock: Path, gone: Holder, me: Holder) -> bool:
 
 @contextlib.contextmanager
 def _written(lock: Path, holder: Holder) -> Iterator[Path]:
-    """A file beside ``lock`` that holds ``holder``."""
+    """A temporary file beside ``lock`` with the content for ``holder``."""
     temporary = lock.with_name(f"{LOCK}.{holder.token}")
     try:
         temporary.write_text(json.dumps(dataclasses.asdict(holder)), encoding="utf-8")
@@ -222,19 +222,19 @@ def _written(lock: Path, holder: Holder) -> Iterator[Path]:
 
 
 def _read(lock: Path) -> Holder | None:
-    """What a lock says, None where there is none."""
+    """The holder of a lock, None if there is no lock."""
     try:
         return Holder(**json.loads(lock.read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
-            f"{lock}, which says who uses the folder, can't be read ({error}): delete it if no process does"
+            f"{lock}, the lock of the folder, can't be read ({error}): delete it if no process uses the folder"
         ) from error
 
 
 def _state_and_start(process: int) -> tuple[str, str]:
-    """Of a process, its state ("Z": ended, not yet cleared away) and when it started, as Linux says; "" elsewhere."""
+    """State of a process ("Z": zombie) and the time when it started, from Linux; "" elsewhere."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
@@ -251,7 +251,7 @@ def _releasing(mine: _Held) -> Iterator[None]:
     """Release the lock after the block, also where a signal ends the process."""
     before: dict[int, Any] = {}
     _held[mine.holder.token] = mine
-    if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
+    if threading.current_thread() is threading.main_thread():  # Python allows signal handlers in the main thread only
         for number in _ENDING:
             if signal.getsignal(number) == signal.SIG_DFL:
                 before[number] = signal.signal(number, _release_all)
@@ -265,7 +265,7 @@ def _releasing(mine: _Held) -> Iterator[None]:
 
 
 def _release_all(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    """Release what this process holds, and end as the signal ends a process."""
+    """Release all locks of this process, and end it by the signal's default action."""
     for mine in _held.values():
         mine.release()
     signal.signal(number, signal.SIG_DFL)

@@ -1,6 +1,6 @@
-"""Where a command says what it did, one line of text at a time, and how far long work is.
+"""Reports of commands: single lines of text, and the progress of long work.
 
-Results are lines on the standard output. Progress goes to the standard error, so that a pipe gets results alone.
+Results go to standard output, progress to standard error, so that a pipe receives results only.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from flowreel.utils import console
 Report: TypeAlias = Callable[[str], None]
 
 SECONDS = 10.0
-"""Between two lines about the same work, where no bar can be shown."""
+"""Seconds between two progress lines where no bar can be shown."""
 
 
 def silent(text: str) -> None:
-    """What the processes that don't lead report."""
+    """A report that prints nothing, for processes other than the lead."""
 
 
 def say(text: str) -> None:
-    """Print a line about the work under way on the standard error."""
+    """Print a progress line to standard error."""
     console.put(f"flowreel: {text}", sys.stderr)
 
 
 def is_watched() -> bool:
-    """Whether a person sees a bar move: the standard error is a terminal, or this is a notebook with widgets."""
+    """Whether a progress bar can be shown: standard error is a terminal, or this is a notebook with widgets."""
     if "ipykernel" in sys.modules:
         import importlib.util
 
@@ -37,10 +37,10 @@ def is_watched() -> bool:
 
 
 class Clock:
-    """Tells how long work has been going on, and whether the next line about it is due.
+    """Measures the time since the work began, and when the next progress line is due.
 
     Args:
-        now: gives the time in seconds; tests give their own.
+        now: returns the time in seconds; tests pass their own.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -60,16 +60,16 @@ class Clock:
 
 
 class Progress:
-    """Shows how far long work is, as a context manager: a bar where a person watches, elsewhere lines.
+    """Shows the progress of long work, as a context manager: a bar where one can be shown, otherwise lines.
 
-    The first line comes with the first :meth:`update`, further ones every ten seconds.
+    The first line is printed by the first :meth:`update`, further ones every ten seconds.
 
     Args:
         title: what is being made.
-        shown: False for a display that shows nothing, as in the processes that don't lead.
-        lines: whether there are lines where no bar can be shown.
-        start: share of the work that was done before.
-        now: gives the time in seconds; tests give their own.
+        shown: False for a display that shows nothing, as in processes other than the lead.
+        lines: whether lines are printed where no bar can be shown.
+        start: share of the work that was done already.
+        now: returns the time in seconds; tests pass their own.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Since the work began."""
+        """Time since the work began."""
         return self._clock.seconds
 
     @property
@@ -95,13 +95,13 @@ class Progress:
         return self._bar is not None
 
     def left(self, share: float) -> str:
-        """The time that the rest of the work takes when ``share`` is done; empty before its start and at its end."""
+        """The remaining time in words when ``share`` of the work is done; "" at its start and end."""
         if not self._start < share < 1:
             return ""
         return f"{lasting(self.seconds * (1 - share) / (share - self._start))} left"
 
     def update(self, share: float, text: str) -> None:
-        """Show that ``share`` (0 to 1) of the work is done, and ``text`` beside it."""
+        """Show that a ``share`` (0 to 1) of the work is done, with ``text``."""
         text = ", ".join(part for part in (f"{share:.0%}", text, self.left(share)) if part)
         if self._bar:
             self._bar.move(share, text)
@@ -110,7 +110,7 @@ class Progress:
         self._told = True
 
     def items(self, done: int, total: int, name: str) -> None:
-        """Show that ``done`` of ``total`` items called ``name`` are done, and how many a second."""
+        """Show that ``done`` of ``total`` items are done, and their rate; ``name`` is their plural."""
         pace = f", {done / self.seconds:.3g} {name}/s" if done else ""
         self.update(done / max(1, total), f"{done} of {total} {name}{pace}")
 
@@ -123,7 +123,7 @@ class Progress:
 
 
 class _Bar:
-    """A bar that rich draws on the standard error, or in the notebook's cell. It leaves no trace."""
+    """A bar that rich draws on standard error or in the notebook cell; it is removed at the end."""
 
     def __init__(self, title: str) -> None:
         from rich.console import Console
@@ -135,7 +135,7 @@ class _Bar:
             *columns,
             console=Console(stderr=True),
             transient=True,
-            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),  # results in a pipe stay there
+            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),  # results in a pipe are left alone
         )
         self._task = self._progress.add_task(escape(title), total=1.0, text="")
         self._progress.start()
@@ -146,7 +146,7 @@ class _Bar:
 
 
 def lasting(seconds: float) -> str:
-    """A duration in words, rounded to what is of use."""
+    """A duration in words, rounded to a useful precision."""
     minutes = round(seconds / 60)
     if minutes < 2:
         return f"{seconds:.0f} s"

@@ -1,6 +1,6 @@
-"""The place of this process among others, and settings of the machine that change speed and no number.
+"""The rank of this process, and machine settings that affect speed but not results.
 
-Torch-free, so that it can be used before torch is first imported.
+Imports no torch, so that it can be used before torch is first imported.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ _NEVER = 2**31 - 1
 
 
 def sleep_soon() -> None:
-    """Let torch's threads sleep soon while they wait for each other, unless the environment says otherwise.
+    """Let torch's threads sleep soon while they wait for each other, unless the environment sets it.
 
-    Threads that wait by spinning, as GNU's OpenMP lets them for 300,000 turns, make a busy machine ten times slower and
-    more; threads that do not spin at all make an idle one half as fast. With 2,000 turns, a tenth of a millisecond, a
-    busy machine is about twice as slow as an idle one (``benchmarks/busy.py``). OpenMP reads it once, when torch is
-    first imported, so that ``import flowreel`` has to come before ``import torch``.
+    GNU's OpenMP lets waiting threads spin for 300,000 iterations, which makes a busy machine more than ten times
+    slower; without any spinning an idle machine has half its speed. With 2,000 iterations, a tenth of a millisecond, a
+    busy machine takes about twice the time of an idle one (``benchmarks/busy.py``). OpenMP reads the setting once, when
+    torch is first imported, so ``import flowreel`` must come before ``import torch``.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 
 def keep_memory() -> bool:
-    """Tell glibc not to give freed memory back to the system, and say whether it heard.
+    """Tell glibc to keep freed memory instead of returning it to the system; returns whether that succeeded.
 
-    It otherwise does so with every large tensor, and the next one of that size is paid for page by page: a tenth of a
-    training step on the CPU. The most that the process ever used at once does not change. Elsewhere nothing is done.
+    By default it returns every large tensor, so the next one of that size needs new pages: a tenth of a training step
+    on the CPU. The peak memory of the process does not change. Nothing is done with other C libraries.
     """
     if not sys.platform.startswith("linux"):
         return False

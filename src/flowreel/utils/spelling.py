@@ -1,4 +1,4 @@
-"""Which known name somebody may have meant who wrote one that does not exist."""
+"""Suggests known names similar to one that does not exist."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ _BEGINNING, _INITIALS, _SAME = 0.9, 0.95, 1.0
 
 
 def closest(word: str, known: Iterable[str]) -> str:
-    """``", did you mean --optim.lr?"``, or ``""`` where no known name is like ``word``.
+    """A suggestion such as ``", did you mean --optim.lr?"``, or ``""`` if no known name is similar to ``word``.
 
-    Names with dots are compared by their last part first: for "--lr" that is "--optim.lr". At most three are named.
+    Names with dots are compared by their last part first, so that "--lr" gives "--optim.lr". At most three are listed.
     """
-    likeness = {name: _likeness(word, name) for name in known}
-    best = max(likeness.values(), default=0.0)
+    similarity = {name: _similarity(word, name) for name in known}
+    best = max(similarity.values(), default=0.0)
     if best < _LEAST:
         return ""
-    names = [name for name, like in likeness.items() if like == best]
+    names = [name for name, value in similarity.items() if value == best]
     beside = [name for name in names if _words(name)[:-1] == _words(word)[:-1]]
     return f", did you mean {' or '.join((beside or names)[:3])}?"
 
 
-def _likeness(word: str, name: str) -> float:
-    """0 (nothing in common) to 1 (the same last part)."""
+def _similarity(word: str, name: str) -> float:
+    """Similarity from 0 (nothing in common) to 1 (the same last part)."""
     (*_, a), (*_, b) = _words(word), _words(name)
     if a == b:
         return _SAME

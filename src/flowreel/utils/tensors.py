@@ -1,8 +1,4 @@
-"""Foreign checkpoints read without executing anything: what they hold is checked before it is used.
-
-Knows: what damaged files raise, the prefixes that wrappers leave, and how values of a wrong type are refused. Does not
-know: any network.
-"""
+"""Reads safetensors files and pickles of others safely: no code is executed, and every value is checked."""
 
 from __future__ import annotations
 
@@ -26,7 +22,7 @@ from flowreel.errors import InputError
 from flowreel.utils.files import commit
 
 DAMAGED = (
-    # what torch.load raises, depending on the byte that is wrong
+    # what torch.load raises for a damaged file
     RuntimeError,
     EOFError,
     OSError,
@@ -41,14 +37,14 @@ DAMAGED = (
 
 
 def load_pickle(path: Path) -> Any:
-    """``torch.load`` that executes nothing: tensors, plain containers and ``argparse.Namespace`` alone."""
+    """``torch.load`` without code execution: only tensors, plain containers and ``argparse.Namespace``."""
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     return _load(path, str(path))
 
 
 def load_pickle_bytes(data: bytes, name: str) -> Any:
-    """:func:`load_pickle` of what lies in memory; ``name`` is what errors call it."""
+    """:func:`load_pickle` of bytes in memory; errors call them ``name``."""
     return _load(io.BytesIO(data), name)
 
 
@@ -67,29 +63,29 @@ def first_line(error: BaseException) -> str:
 
 
 def plain_name(key: str) -> str:
-    """A tensor's name without what ``torch.compile`` and data-parallel wrappers put before it."""
+    """A tensor's name without the prefixes of ``torch.compile`` and data-parallel wrappers."""
     return re.sub(r"(^|\.)(_orig_mod\.|module\.)+", r"\1", key)
 
 
-# --- values of a wrong type ---------------------------------------------------------------------------------------
+# --- checks of values ---------------------------------------------------------------------------------------------
 
 
 def described(value: Any) -> str:
-    """What a value is, for a message: its type, of a tensor its shape too."""
+    """The type of a value, and the shape of a tensor, for a message."""
     if isinstance(value, Tensor):
         return f"a tensor of {str(value.dtype).removeprefix('torch.')} of a shape {tuple(value.shape)}"
     return "nothing (None)" if value is None else f"a value of type {type(value).__name__}"
 
 
 def require(where: str | Path, values: Mapping[str, Any], keys: Iterable[str]) -> None:
-    """Raise :class:`InputError` unless ``values``, of the file ``where``, has all ``keys``."""
+    """Raise :class:`InputError` unless ``values``, read from ``where``, has all ``keys``."""
     missing = [key for key in keys if key not in values]
     if missing:
-        raise InputError(f"{where} is not a whole checkpoint of that kind: it has no {', '.join(missing)}")
+        raise InputError(f"{where} is not a complete checkpoint of that kind: it has no {', '.join(missing)}")
 
 
 def mapping(value: Any, where: str) -> dict[str, Any]:
-    """Named values: a dictionary, or an ``argparse.Namespace``; else :class:`InputError`."""
+    """A dictionary or ``argparse.Namespace`` as a dict; :class:`InputError` for other values."""
     values = vars(value) if isinstance(value, argparse.Namespace) else value
     if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
         raise InputError(f"{where} should hold named values, it is {described(value)}")
@@ -97,19 +93,18 @@ def mapping(value: Any, where: str) -> dict[str, Any]:
 
 
 def numbers(value: Any, where: str) -> Tensor:
-    """A tensor of real numbers that is whole, in float32; else :class:`InputError`."""
+    """A complete tensor of real numbers as float32; :class:`InputError` for other values."""
     usable = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
     if not usable or value.is_complex() or value.device.type == "meta":
         raise InputError(f"{where} should be a tensor of real numbers, it is {described(value)}")
-    if value.untyped_storage().nbytes() < value.nbytes:  # it claims to be larger than its file
+    if value.untyped_storage().nbytes() < value.nbytes:  # it states a larger size than its file has
         raise InputError(f"{where} is {described(value)}, of which the file does not hold all")
     tensor: Tensor = value.float()
     return tensor
 
 
 def number(values: Mapping[str, Any], name: str, default: float, where: str | Path) -> float:
-    """The number called ``name``, ``default`` where there is none; what is no finite number is an
-    :class:`InputError`."""
+    """The number called ``name``, or ``default`` if it is missing; :class:`InputError` if it is not a finite number."""
     value = values.get(name, default)
     if not isinstance(value, Real) or not math.isfinite(value):
         raise InputError(f"{where}: {name} should be a number, it is {value!r}")
@@ -120,8 +115,7 @@ Tensors = dict[str, Tensor]
 
 
 def load_tensors(path: Path) -> Tensors:
-    """The tensors of a safetensors file, on the CPU, by their names without ``_orig_mod.``; :class:`InputError` if it
-    is missing or damaged."""
+    """The tensors of a safetensors file, on the CPU, by their plain names; :class:`InputError` if it can't be read."""
     try:
         return {plain_name(name): tensor for name, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as error:

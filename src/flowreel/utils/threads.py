@@ -1,4 +1,4 @@
-"""Settings of the threads that torch computes with on a CPU."""
+"""Settings of torch's CPU threads."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any, Self
 
 import torch
 
-_SHARE = 0.3  # of the newest count in the average that decides
+_SHARE = 0.3  # weight of the newest count in the moving average
 _WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 def flush_denormals(on: bool = True) -> None:
-    """Let every thread of torch's pool take denormal numbers as 0, as some weights make a CPU fifty times slower else.
+    """Let every thread of torch's pool treat denormal numbers as 0; otherwise some weights make a CPU 50 times slower.
 
-    ``torch.set_flush_denormal`` sets the calling thread alone. Threads that are made later inherit it, but those that
-    torch made before, for anything that it did in parallel, do not.
+    ``torch.set_flush_denormal`` affects only the calling thread and those that are started later, not the threads that
+    torch has started already.
     """
     torch.set_flush_denormal(on)
     runtime = _openmp()
@@ -30,20 +30,20 @@ def flush_denormals(on: bool = True) -> None:
 
 
 class Sharing:
-    """Leaves processors to other programs, as a context manager around each piece of a long work.
+    """Leaves processors to other programs: a context manager around each part of long work.
 
-    Threads that wait for one which another program has pushed aside are slower than one thread alone. So this thread
-    computes with as many threads as there are processors that nobody else uses, from one to ``most``. Where the system
-    does not say how many threads want to run (all but Linux), with ``most``. With another number of threads, sums are
-    rounded otherwise: this is for what need not be the same to the bit.
+    If other programs use the processors too, torch's threads wait for each other and are slower than a single one. So
+    this sets their number to that of the unused processors, from one to ``most``. It is always ``most`` where the
+    system does not report the threads of other programs (all but Linux). The number of threads affects how sums are
+    rounded, so this is only for results that need not be identical to the bit.
 
     Args:
-        most: threads, as many as ``torch.get_num_threads()`` gives unless something else was chosen.
-        running: gives how many threads of other programs are running or want to, None where nothing tells.
-        processors: of the machine.
+        most: number of threads, usually ``torch.get_num_threads()``.
+        running: returns the number of threads of other programs that run or are ready to, None if unknown.
+        processors: number of processors of the machine.
     """
 
-    _active = 0  # pieces of work of this process
+    _active = 0  # parts of work that run in this process
     _lock = threading.Lock()
 
     def __init__(
@@ -78,13 +78,13 @@ def _set(count: int) -> None:
 
 
 def others_running() -> int | None:
-    """How many threads of other processes are running or want to, as Linux counts them; None elsewhere."""
+    """Number of threads of other processes that run or are ready to, from Linux; None elsewhere."""
     try:
-        everyone = int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0])
+        total = int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0])
         own = sum(_is_running(task) for task in Path("/proc/self/task").iterdir())
     except (OSError, ValueError, IndexError):
         return None
-    return max(0, everyone - own)
+    return max(0, total - own)
 
 
 def _is_running(task: Path) -> bool:
@@ -96,7 +96,7 @@ def _is_running(task: Path) -> bool:
 
 @functools.cache
 def _openmp() -> Any:
-    """GNU's OpenMP library that torch runs its threads with, or None where it has another (macOS, Windows)."""
+    """The GNU OpenMP library that torch uses, or None where it uses another one (macOS, Windows)."""
     try:
         mapped = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
     except OSError:
