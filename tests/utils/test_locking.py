@@ -56,9 +56,8 @@ def test_what_a_killed_process_left_is_taken_over_with_a_line(tmp_path: Path) ->
     said: list[str] = []
     with held(tmp_path, said.append):
         assert json.loads((tmp_path / LOCK).read_text(encoding="utf-8"))["process"] == os.getpid()
-    assert said == [
-        f"{tmp_path} was in use by process {first.pid} on {os.uname().nodename}, which has ended: the lock is taken over"
-    ]
+    holder = f"process {first.pid} on {os.uname().nodename}"
+    assert said == [f"{tmp_path} was in use by {holder}, which has ended: the lock is taken over"]
     assert list(tmp_path.iterdir()) == []
 
 
