@@ -35,7 +35,7 @@ from websockets.sync.client import ClientConnection, connect
 
 import flowreel
 from flowreel.media import Clip
-from flowreel.serve.live_stream import Fragment, Roll, Wish
+from flowreel.serve.live_stream import Fragment, LiveStream, StreamRequest
 from flowreel.utils.files import read_json, write_json
 
 Figures = dict[str, Any]
@@ -210,8 +210,8 @@ def synchrony(pipe: str, options: argparse.Namespace) -> Figures:
     class Overheard(type(pipeline)):  # type: ignore[misc]
         """The pipeline, whose chunks are kept."""
 
-        def stream(self, **wish: Any) -> Any:
-            chunks = super().stream(**wish)
+        def stream(self, **wanted: Any) -> Any:
+            chunks = super().stream(**wanted)
 
             def kept() -> Iterator[Clip]:
                 for chunk in chunks:
@@ -221,18 +221,18 @@ def synchrony(pipe: str, options: argparse.Namespace) -> Figures:
             return kept()
 
     pipeline.__class__ = Overheard
-    roll, ready = Roll(pipeline, Wish(seed=1)), threading.Event()
-    roll.notify = ready.set
-    received = [roll.init]
-    roll.start()
-    while roll.made < 60 * options.minutes:
+    live, ready = LiveStream(pipeline, StreamRequest(seed=1)), threading.Event()
+    live.notify = ready.set
+    received = [live.init]
+    live.start()
+    while live.made < 60 * options.minutes:
         ready.wait()
         ready.clear()
-        while isinstance(part := roll.take(), Fragment):
+        while isinstance(part := live.take(), Fragment):
             received.append(part.data)
-            roll.played(part.end)
-    roll.close()
-    roll.join(10)
+            live.played(part.end)
+    live.close()
+    live.join(10)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "received.mp4"
         path.write_bytes(b"".join(received))
@@ -390,8 +390,8 @@ def hostile(server: Server, rng: random.Random, number: int, good: bytes) -> str
         try:
             with server.watch(origin=origin, source_address=(own, 0)):
                 return "origin taken"
-        except InvalidStatus as refusal:
-            return f"origin {refusal.response.status_code}"
+        except InvalidStatus as error:
+            return f"origin {error.response.status_code}"
     path = rng.choice(["/../../etc/passwd", "/%2e%2e/x", "/page.js/..", "/api/info?" + "a=1&" * 500, "/nothing"])
     host = rng.choice([None, "elsewhere.example"])
     return f"request {server.ask('GET', path, headers={'Host': host} if host else None, own=own)[0]}"

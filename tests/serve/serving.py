@@ -17,9 +17,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from flowreel.config import ServeConfig
 from flowreel.pipeline.pipeline import Pipeline
-from flowreel.serve.live_stream import Wish
+from flowreel.serve.live_stream import StreamRequest
 from flowreel.serve.server import CLIP_SECONDS, make_server, run
-from flowreel.serve.sessions import Studio
+from flowreel.serve.sessions import SessionManager
 from flowreel.serve.uploads import Limits
 
 
@@ -28,7 +28,7 @@ class Served:
     """Where it is, and its studio."""
 
     port: int
-    studio: Studio
+    sessions: SessionManager
 
     @property
     def host(self) -> str:
@@ -59,7 +59,7 @@ class Served:
 
 
 @dataclass
-class Viewer:
+class Client:
     """Reads a viewer's messages, and says how far it has played."""
 
     socket: ClientConnection
@@ -117,19 +117,19 @@ def served(
 ) -> Iterator[Served]:
     """A server of ``pipeline`` for as long as the context lasts; it must end within seconds. ``now``: its clock."""
     config = ServeConfig(port=port, **options)
-    wish = Wish(config.label, seed)
-    studio = Studio(pipeline, places=places, broadcast=broadcast, ahead=0.6, wish=wish, now=now)
-    server = make_server(studio, "tiny", config, limits, longest)
+    wanted = StreamRequest(config.label, seed)
+    sessions = SessionManager(pipeline, places=places, broadcast=broadcast, ahead=0.6, wanted=wanted, now=now)
+    server = make_server(sessions, "tiny", config, limits, longest)
     listening = socket.create_server(("127.0.0.1", port))
     ready = threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(run(server, studio, listening, ready.set)))
+    thread = threading.Thread(target=lambda: asyncio.run(run(server, sessions, listening, ready.set)))
     thread.start()
     try:
         assert ready.wait(20), "the server did not start"
-        yield Served(listening.getsockname()[1], studio)
+        yield Served(listening.getsockname()[1], sessions)
     finally:
         server.should_exit = True
         thread.join(15)
         listening.close()
         assert not thread.is_alive(), "the server did not end"
-        assert not studio._alive(), "a generation went on"
+        assert not sessions._alive(), "a generation went on"

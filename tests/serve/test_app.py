@@ -24,10 +24,10 @@ from websockets.sync.client import ClientConnection
 
 from flowreel.errors import InputError
 from flowreel.media import Clip
-from flowreel.serve.errors import Refused
+from flowreel.serve.errors import RequestError
 from flowreel.serve.uploads import Limits, Reader
 from tests.conftest import tiny_pipeline
-from tests.serve.serving import Clock, Served, Viewer, served
+from tests.serve.serving import Client, Clock, Served, served
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +60,9 @@ def decoded(data: bytes) -> tuple[int, int]:
 def settled(server: Served, seconds: float = 5) -> None:
     """Wait until no viewer is left."""
     end = time.monotonic() + seconds
-    while server.studio.seats and time.monotonic() < end:
+    while server.sessions.viewers and time.monotonic() < end:
         time.sleep(0.02)
-    assert not server.studio.seats
+    assert not server.sessions.viewers
 
 
 # --- watching -----------------------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ def settled(server: Served, seconds: float = 5) -> None:
 
 def test_stream_plays_and_stays_a_little_ahead(server: Served) -> None:
     with server.watch("?label=low&seed=3") as socket:
-        viewer = Viewer(socket)
+        viewer = Client(socket)
         ready = viewer.until("ready")
         assert (ready["label"], ready["seed"], ready["classes"]) == ("low", 3, ["low", "high"])
         data, ends = b"", []
@@ -91,7 +91,7 @@ def test_stream_plays_and_stays_a_little_ahead(server: Served) -> None:
 
 def test_steering_goes_through_in_the_stream(server: Served) -> None:
     with server.watch("?label=low") as socket:
-        viewer = Viewer(socket)
+        viewer = Client(socket)
         viewer.until("fragment")
         viewer.say(type="steer", label="high", guidance=1.5)
         state = viewer.until("state")
@@ -112,7 +112,7 @@ def test_same_seed_is_the_same_stream(server: Served) -> None:
     streams = []
     for _ in range(2):
         with server.watch("?label=low&seed=5") as socket:
-            viewer = Viewer(socket)
+            viewer = Client(socket)
             viewer.until("ready")
             streams.append(b"".join(viewer.until("fragment")["data"] for _ in range(5)))
         settled(server)
@@ -121,13 +121,13 @@ def test_same_seed_is_the_same_stream(server: Served) -> None:
 
 def test_pause_stops_the_generation(server: Served) -> None:
     with server.watch() as socket:
-        viewer = Viewer(socket)
+        viewer = Client(socket)
         viewer.until("fragment")
         viewer.say(type="pause", paused=True)
         assert viewer.until("state", playing=True)["paused"] is True
-        before = server.studio.frames
+        before = server.sessions.frames
         time.sleep(0.5)
-        assert server.studio.frames <= before + 1, "the chunk that it was at is all that is made"
+        assert server.sessions.frames <= before + 1, "the chunk that it was at is all that is made"
         viewer.say(type="pause", paused=False)
         viewer.until("fragment")
     settled(server)
@@ -135,10 +135,10 @@ def test_pause_stops_the_generation(server: Served) -> None:
 
 def test_a_full_house_says_so_and_has_a_place_again(server: Served) -> None:
     with server.watch() as one, server.watch() as two:
-        Viewer(one).until("fragment")
-        Viewer(two).until("fragment")
+        Client(one).until("fragment")
+        Client(two).until("fragment")
         with server.watch() as three:
-            assert Viewer(three).until("full")["retry"] > 0
+            assert Client(three).until("full")["retry"] > 0
             with pytest.raises(ConnectionClosed) as closed:
                 three.recv(5)
             assert closed.value.rcvd is not None
@@ -150,7 +150,7 @@ def test_a_full_house_says_so_and_has_a_place_again(server: Served) -> None:
         assert int(headers["retry-after"]) > 0
     settled(server)
     with server.watch() as socket:
-        Viewer(socket).until("fragment")
+        Client(socket).until("fragment")
     settled(server)
 
 
@@ -170,15 +170,15 @@ def test_fifty_viewers_come_and_go(server: Served) -> None:
     rng = random.Random(0)
     for _ in range(50):
         with contextlib.suppress(ConnectionClosed), server.watch() as socket:
-            viewer = Viewer(socket)
+            viewer = Client(socket)
             for _ in range(rng.randrange(4)):
                 viewer.next()
     settled(server)
     end = time.monotonic() + 5
     while sum(t.name == "roll" for t in threading.enumerate()) > 1 and time.monotonic() < end:
         time.sleep(0.05)
-    rolls = [t.name for t in threading.enumerate() if t.name == "roll"]
-    assert len(rolls) <= 1, "one generation waits for the next viewer, no other goes on"
+    live_streams = [t.name for t in threading.enumerate() if t.name == "roll"]
+    assert len(live_streams) <= 1, "one generation waits for the next viewer, no other goes on"
     assert {t.name for t in threading.enumerate()} <= before | {"roll"} | {
         t.name for t in threading.enumerate() if t.name.startswith("asyncio_")
     }
@@ -188,9 +188,9 @@ def test_fifty_viewers_come_and_go(server: Served) -> None:
 
 
 def test_clip_on_request(server: Served, tmp_path: Path) -> None:
-    wish = {"label": "high", "seconds": 1.2, "seed": 4, "guidance": 1.5}
+    wanted = {"label": "high", "seconds": 1.2, "seed": 4, "guidance": 1.5}
     answers = [
-        server.ask("POST", "/api/generate", json.dumps(wish).encode(), {"content-type": "application/json"})
+        server.ask("POST", "/api/generate", json.dumps(wanted).encode(), {"content-type": "application/json"})
         for _ in range(2)
     ]
     assert [status for status, _, _ in answers] == [200, 200]
@@ -199,7 +199,7 @@ def test_clip_on_request(server: Served, tmp_path: Path) -> None:
     (tmp_path / "made.mp4").write_bytes(answers[0][1])
     made = Clip.read(tmp_path / "made.mp4")
     assert len(made.frames) == 12
-    wanted = server.studio.pipeline.generate(label="high", seconds=1.2, seed=4, guidance=1.5)
+    wanted = server.sessions.pipeline.generate(label="high", seconds=1.2, seed=4, guidance=1.5)
     assert np.array_equal(made.frames, Clip.read(wanted.save(tmp_path / "wanted.mp4")).frames)
 
 
@@ -224,7 +224,7 @@ def test_stream_goes_on_from_an_upload_and_to_a_sound(server: Served, clip: byte
     _, body, _ = server.ask("POST", "/api/media", clip)
     name = json.loads(body)["media"]
     with server.watch() as socket:
-        viewer = Viewer(socket)
+        viewer = Client(socket)
         viewer.until("fragment")
         for role in ("prefix", "audio", "video"):
             viewer.say(type="use", media=name, **{"as": role})
@@ -333,10 +333,10 @@ def test_other_sites_are_refused(server: Served) -> None:
     opening = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     assert server.ask("GET", "/", headers=opening)[0] == 200
     assert server.ask("HEAD", "/stream.mp4")[0] == 200
-    assert not server.studio.seats
-    with pytest.raises(InvalidStatus) as refusal:
+    assert not server.sessions.viewers
+    with pytest.raises(InvalidStatus) as error:
         server.watch(origin="http://elsewhere.example")
-    assert refusal.value.response.status_code == 403
+    assert error.value.response.status_code == 403
 
 
 def talk_nonsense(socket: ClientConnection) -> None:
@@ -347,7 +347,7 @@ def talk_nonsense(socket: ClientConnection) -> None:
 
 def test_a_viewer_who_talks_nonsense_is_sent_away_and_others_are_not_disturbed(server: Served) -> None:
     with server.watch() as good, server.watch() as bad:
-        viewer = Viewer(good)
+        viewer = Client(good)
         viewer.until("fragment")
         with pytest.raises(ConnectionClosed):
             talk_nonsense(bad)
@@ -386,23 +386,23 @@ def test_a_token_is_asked_for() -> None:
             assert status == 404
             assert not any("secret-token" in value or "http" in value for value in headers.values())
         with server.watch("?token=secret-token") as socket:
-            Viewer(socket).until("fragment")
+            Client(socket).until("fragment")
 
 
 def test_viewers_who_come_do_not_hurry_a_broadcast() -> None:
     clock = Clock()
     with served(tiny_pipeline(), places=3, broadcast=True, now=clock) as server, server.watch() as one:
-        viewer = Viewer(one)
+        viewer = Client(one)
         viewer.until("fragment")
         for _ in range(20):
             with server.watch() as other:
-                Viewer(other).until("ready")
-        roll = next(iter(server.studio.seats)).roll
-        assert roll.made < 0.6 + 0.2, "no more than it is to be ahead of a clock that stands"
+                Client(other).until("ready")
+        live = next(iter(server.sessions.viewers)).live
+        assert live.made < 0.6 + 0.2, "no more than it is to be ahead of a clock that stands"
         begun = clock()
         while viewer.until("fragment")["end"] < 2.5:
             clock.on(0.1)
-        assert roll.made < clock() - begun + 0.6 + 0.2
+        assert live.made < clock() - begun + 0.6 + 0.2
 
 
 def test_a_request_without_a_body_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,16 +415,16 @@ def test_a_request_without_a_body_takes_no_place(monkeypatch: pytest.MonkeyPatch
         idle.sendall(f"{head}Content-Length: 10\r\n\r\n".encode())
         time.sleep(0.2)
         with server.watch() as socket_:
-            Viewer(socket_).until("fragment")
+            Client(socket_).until("fragment")
         assert b"408" in idle.recv(100)
 
 
 def test_who_says_to_have_played_the_future_gets_it_no_sooner() -> None:
     clock = Clock()
     with served(tiny_pipeline(), places=1, now=clock) as server, server.watch() as greedy:
-        viewer = Viewer(greedy)
+        viewer = Client(greedy)
         viewer.until("fragment")
-        roll = next(iter(server.studio.seats)).roll
+        live = next(iter(server.sessions.viewers)).live
         for seconds in (0, 2):
             clock.on(seconds)
             allowed = 3 + 1.25 * seconds + 0.6  # headstart, haste, and as far as it is to be ahead
@@ -432,7 +432,7 @@ def test_who_says_to_have_played_the_future_gets_it_no_sooner() -> None:
                 viewer.say(type="played", time=1e9)
             viewer.say(type="played", time=1e9)
             time.sleep(0.2)
-            assert roll.made < allowed + 0.2
+            assert live.made < allowed + 0.2
 
 
 def test_headers_must_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,7 +449,7 @@ def test_headers_must_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
             second.sendall(b"G")
             assert second.recv(100) == b"", "the next request's headers must come in time, too"
         with server.watch() as socket_:
-            viewer, begun = Viewer(socket_), time.monotonic()
+            viewer, begun = Client(socket_), time.monotonic()
             while time.monotonic() - begun < 1:
                 viewer.until("fragment")
 
@@ -500,7 +500,7 @@ def test_text_that_is_not_utf8_ends_the_connection_without_a_traceback(
 def test_a_machine_slower_than_real_time_is_told_with_what_would_help(caplog: pytest.LogCaptureFixture) -> None:
     ticks = itertools.count()  # every look at this clock is a second later, so that a chunk takes a second and more
     with served(tiny_pipeline(), places=1, now=lambda: float(next(ticks))) as server, server.watch("?steps=4") as one:
-        viewer = Viewer(one)
+        viewer = Client(one)
         pace = viewer.until("pace")
         assert pace["slow"] is True
         assert 0 < pace["speed"] < 0.5
@@ -531,7 +531,7 @@ def test_one_upload_is_read_at_a_time_and_few_wait(
         most[0] = max(most[0], reading[0])
         await asyncio.to_thread(go_on.wait, 20)
         reading[0] -= 1
-        raise Refused(422, "read")
+        raise RequestError(422, "read")
 
     monkeypatch.setattr("flowreel.serve.uploads.Reader._decoded", slow)
     answers: list[int] = []
@@ -552,7 +552,7 @@ def test_one_upload_is_read_at_a_time_and_few_wait(
 # --- broadcast ----------------------------------------------------------------------------------------------------
 
 
-def fragments(viewer: Viewer, clock: Clock, count: int) -> list[dict[str, Any]]:
+def fragments(viewer: Client, clock: Clock, count: int) -> list[dict[str, Any]]:
     """The next fragments of a broadcast, whose clock goes on by as much as they last."""
     taken = []
     for _ in range(count):
@@ -565,11 +565,11 @@ def test_a_broadcast_is_the_same_for_all_and_a_slow_viewer_holds_nobody_up() -> 
     clock = Clock()
     with served(tiny_pipeline(), places=3, broadcast=True, now=clock) as server:
         with server.watch() as one:
-            first = Viewer(one)
+            first = Client(one)
             assert first.until("ready")["broadcast"] is True
             mine = {f["start"]: f["data"] for f in fragments(first, clock, 5)}
             with server.watch() as two:
-                late = Viewer(two)
+                late = Client(two)
                 late.until("init")
                 seen = {f["start"]: f["data"] for f in fragments(late, clock, 3)}
                 assert min(seen) > 0.2, "who comes late begins with what is new"
@@ -584,7 +584,7 @@ def test_a_broadcast_is_the_same_for_all_and_a_slow_viewer_holds_nobody_up() -> 
                 while first.until("fragment")["end"] < 4.5:
                     clock.on(0.1)
         settled(server)
-        before = server.studio.frames
+        before = server.sessions.frames
         clock.on(10)
         time.sleep(0.5)
-        assert server.studio.frames <= before + 1, "nobody watches, so nothing is made"
+        assert server.sessions.frames <= before + 1, "nobody watches, so nothing is made"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowreel.serve import messages as control
-from flowreel.serve.errors import Refused
-from flowreel.serve.live_stream import Wish
+from flowreel.serve import messages
+from flowreel.serve.errors import RequestError
+from flowreel.serve.live_stream import StreamRequest
 from tests.conftest import tiny_pipeline
 
 CONFIG = tiny_pipeline().config
@@ -20,18 +20,18 @@ CONFIG = tiny_pipeline().config
 @pytest.mark.parametrize(
     ("said", "meant"),
     [
-        ({"type": "played", "time": 1.5}, control.Played(1.5)),
-        ({"type": "steer", "label": "high"}, control.Steer("high", None)),
-        ({"type": "steer", "label": 1, "guidance": 3}, control.Steer("high", 3.0)),
-        ({"type": "restart"}, control.Restart(Wish())),
-        ({"type": "restart", "seed": 7, "steps": 2}, control.Restart(Wish(None, 7, None, 2))),
-        ({"type": "restart", "window": 4}, control.Restart(Wish(window=4))),
-        ({"type": "pause", "paused": True}, control.Pause(True)),
-        ({"type": "use", "media": "abc", "as": "audio"}, control.Use("abc", "audio")),
+        ({"type": "played", "time": 1.5}, messages.Played(1.5)),
+        ({"type": "steer", "label": "high"}, messages.Steer("high", None)),
+        ({"type": "steer", "label": 1, "guidance": 3}, messages.Steer("high", 3.0)),
+        ({"type": "restart"}, messages.Restart(StreamRequest())),
+        ({"type": "restart", "seed": 7, "steps": 2}, messages.Restart(StreamRequest(None, 7, None, 2))),
+        ({"type": "restart", "window": 4}, messages.Restart(StreamRequest(window=4))),
+        ({"type": "pause", "paused": True}, messages.Pause(True)),
+        ({"type": "use", "media": "abc", "as": "audio"}, messages.Use("abc", "audio")),
     ],
 )
-def test_what_there_is_to_say(said: dict[str, Any], meant: control.Message) -> None:
-    assert control.message(json.dumps(said), CONFIG) == meant
+def test_what_there_is_to_say(said: dict[str, Any], meant: messages.Message) -> None:
+    assert messages.message(json.dumps(said), CONFIG) == meant
 
 
 @pytest.mark.parametrize(
@@ -63,10 +63,10 @@ def test_what_there_is_to_say(said: dict[str, Any], meant: control.Message) -> N
     ],
 )
 def test_anything_else_is_refused(text: str, why: str) -> None:
-    with pytest.raises(Refused, match=why) as refusal:
-        control.message(text, CONFIG)
-    assert refusal.value.status == 400
-    assert len(refusal.value.message) < 500
+    with pytest.raises(RequestError, match=why) as error:
+        messages.message(text, CONFIG)
+    assert error.value.status == 400
+    assert len(error.value.message) < 500
 
 
 JSON = st.recursive(
@@ -82,22 +82,22 @@ KINDS = st.sampled_from(["played", "steer", "restart", "pause", "use"])
 @given(st.dictionaries(NAMES, JSON, max_size=5), KINDS | JSON)
 def test_whatever_is_said_is_understood_or_refused(said: dict[str, Any], kind: Any) -> None:
     try:
-        meant = control.message(json.dumps({**said, "type": kind}), CONFIG)
-    except Refused:
+        meant = messages.message(json.dumps({**said, "type": kind}), CONFIG)
+    except RequestError:
         return
-    assert isinstance(meant, control.Message)
+    assert isinstance(meant, messages.Message)
 
 
 def test_guidance_of_a_model_that_has_none() -> None:
     plain = tiny_pipeline(classes=()).config
-    with pytest.raises(Refused, match="has none"):
-        control.message('{"type": "steer", "guidance": 2}', plain)
-    with pytest.raises(Refused, match="no classes"):
-        control.message('{"type": "steer", "label": "high"}', plain)
+    with pytest.raises(RequestError, match="has none"):
+        messages.message('{"type": "steer", "guidance": 2}', plain)
+    with pytest.raises(RequestError, match="no classes"):
+        messages.message('{"type": "steer", "label": "high"}', plain)
 
 
 def test_a_window_that_blocks_do_not_fill_is_refused() -> None:
     config = tiny_pipeline(blocks=(2,)).config
-    assert control.wished({"window": "4"}, config).window == 4
-    with pytest.raises(Refused, match="block"):
-        control.wished({"window": 3}, config)
+    assert messages.wished({"window": "4"}, config).window == 4
+    with pytest.raises(RequestError, match="block"):
+        messages.wished({"window": 3}, config)

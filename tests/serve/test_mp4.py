@@ -12,7 +12,7 @@ import pytest
 from flowreel.errors import InputError
 from flowreel.media import Clip
 from flowreel.serve.mp4 import Fragmenter
-from flowreel.serve.spectrum import BANDS, Strip
+from flowreel.serve.spectrum import BANDS, SpectrumStrip
 
 
 def cut(clip: Clip, frames: int) -> list[Clip]:
@@ -101,7 +101,7 @@ def test_a_chunk_that_does_not_fit_is_refused() -> None:
 
 
 def test_strip_shows_a_tone_in_its_band_when_it_sounds() -> None:
-    strip, rate = Strip(16000), 16000
+    strip, rate = SpectrumStrip(16000), 16000
     sound = np.zeros(2 * rate, np.float32)
     sound[rate:] = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(rate) / rate)
     pieces = [strip.push(piece) for piece in np.split(sound, 10)]

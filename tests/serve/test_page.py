@@ -78,8 +78,11 @@ def test_it_plays_with_sound(page: Any) -> None:
     page.click("#mute")
     assert value(page, "video.muted") is False
     until(page, "Number(fps.textContent.split(' ')[0]) > 3", 10)
-    strip = value(page, "[...strip.getContext('2d').getImageData(0, 0, strip.width, strip.height).data]")
-    assert len(set(strip)) > 4, "nothing is drawn of the sound"
+    pixels = value(
+        page,
+        "(c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data])(document.getElementById('spectrum'))",
+    )
+    assert len(set(pixels)) > 4, "nothing is drawn of the sound"
 
 
 def test_another_class(page: Any) -> None:
@@ -94,9 +97,9 @@ def test_pause_stops_the_picture_and_the_server(page: Any, server: Served) -> No
     page.click("#pause")
     until(page, "flowreel.state === 'paused'", 5)
     time.sleep(0.5)
-    made, place = server.studio.frames, value(page, "video.currentTime")
+    made, place = server.sessions.frames, value(page, "video.currentTime")
     time.sleep(0.7)
-    assert (server.studio.frames, value(page, "video.currentTime")) == (made, place)
+    assert (server.sessions.frames, value(page, "video.currentTime")) == (made, place)
     page.click("#pause")
     until(page, f"video.currentTime > {place} + 0.3", 10)
 
@@ -105,11 +108,11 @@ def test_restart_with_a_seed_and_steps(page: Any, server: Served) -> None:
     page.fill("#seed", "77")
     page.fill("#steps", "2")
     page.click("#restart")
-    wishes = [seat.roll for seat in server.studio.seats]
+    requests = [viewer.live for viewer in server.sessions.viewers]
     end = time.monotonic() + 10
-    while not any((r.wish.seed, r.wish.steps) == (77, 2) for r in wishes) and time.monotonic() < end:
+    while not any((r.wanted.seed, r.wanted.steps) == (77, 2) for r in requests) and time.monotonic() < end:
         page.wait_for_timeout(50)
-    assert any((r.wish.seed, r.wish.steps) == (77, 2) for r in wishes)
+    assert any((r.wanted.seed, r.wanted.steps) == (77, 2) for r in requests)
     place = value(page, "video.currentTime")
     until(page, f"video.currentTime > {place} + 0.5", 15)
 
@@ -119,10 +122,10 @@ def test_a_sound_and_a_clip_are_taken(
 ) -> None:
     frames = np.random.default_rng(0).integers(0, 255, (20, 16, 16, 3)).astype(np.uint8)
     clip = Clip(frames, np.sin(np.arange(32000) * 0.2).astype(np.float32) * 0.5)
-    roll = next(iter(server.studio.seats)).roll
+    live = next(iter(server.sessions.viewers)).live
     asked: list[str] = []
-    restart = roll.restart
-    monkeypatch.setattr(roll, "restart", lambda wish: (asked.append(wish.role), restart(wish)))
+    restart = live.restart
+    monkeypatch.setattr(live, "restart", lambda wanted: (asked.append(wanted.role), restart(wanted)))
     page.set_input_files("#file", clip.save(tmp_path / "sound.wav"))
     end = time.monotonic() + 15
     while not asked and time.monotonic() < end:
@@ -140,7 +143,7 @@ def test_a_sound_and_a_clip_are_taken(
 
 def test_a_dropped_file_is_taken(page: Any, server: Served, tmp_path: Path) -> None:
     sound = Clip(np.zeros((10, 4, 4, 3), np.uint8), np.zeros(16000, np.float32)).save(tmp_path / "s.wav").read_bytes()
-    uploads = server.studio.counts.uploads
+    uploads = server.sessions.counts.uploads
     page.evaluate(
         """(bytes) => {
             const data = new DataTransfer();
@@ -151,9 +154,9 @@ def test_a_dropped_file_is_taken(page: Any, server: Served, tmp_path: Path) -> N
         list(sound),
     )
     end = time.monotonic() + 15
-    while server.studio.counts.uploads == uploads and time.monotonic() < end:
+    while server.sessions.counts.uploads == uploads and time.monotonic() < end:
         page.wait_for_timeout(50)
-    assert server.studio.counts.uploads == uploads + 1
+    assert server.sessions.counts.uploads == uploads + 1
 
 
 def test_the_last_seconds_are_a_clip(page: Any, tmp_path: Path) -> None:

@@ -12,12 +12,14 @@ from starlette.responses import PlainTextResponse
 from flowreel.cli import COMMANDS, parse
 from flowreel.config import ServeConfig
 from flowreel.errors import InputError
-from flowreel.serve.security import LOOPBACK, Guard, own_names
+from flowreel.serve.security import LOOPBACK, SecurityMiddleware, own_names
 
 TOKEN = "secret-token"
 
 
-def status(guard: Guard, query: str = "", path: str = "/api/info", client: str = "10.1.1.1", **headers: str) -> int:
+def status(
+    security: SecurityMiddleware, query: str = "", path: str = "/api/info", client: str = "10.1.1.1", **headers: str
+) -> int:
     """The status of one request; the headers are named as parameters."""
     named = {"host": "localhost:8000"} | {name.replace("_", "-"): value for name, value in headers.items()}
     scope = {
@@ -36,12 +38,12 @@ def status(guard: Guard, query: str = "", path: str = "/api/info", client: str =
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(guard(scope, receive, send))
+    asyncio.run(security(scope, receive, send))
     return sent[0]["status"]
 
 
-def guard(token: str = TOKEN, local: bool = True, names: tuple[str, ...] = (), **options: Any) -> Guard:
-    return Guard(PlainTextResponse("ok"), hosts=(*LOOPBACK, *names), local=local, token=token, **options)
+def security(token: str = TOKEN, local: bool = True, names: tuple[str, ...] = (), **options: Any) -> SecurityMiddleware:
+    return SecurityMiddleware(PlainTextResponse("ok"), hosts=(*LOOPBACK, *names), local=local, token=token, **options)
 
 
 @pytest.mark.parametrize(
@@ -56,12 +58,12 @@ def guard(token: str = TOKEN, local: bool = True, names: tuple[str, ...] = (), *
     ],
 )
 def test_cookies_of_other_applications_do_not_hide_ours(cookie: str) -> None:
-    assert status(guard(), cookie=cookie) == 200
+    assert status(security(), cookie=cookie) == 200
 
 
 @pytest.mark.parametrize("cookie", ["", "flowreel_token", "flowreel_token=", "xflowreel_token=secret-token", TOKEN])
 def test_a_cookie_without_the_token_does_not_let_in(cookie: str) -> None:
-    assert status(guard(), cookie=cookie) == 401
+    assert status(security(), cookie=cookie) == 401
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ def test_a_cookie_without_the_token_does_not_let_in(cookie: str) -> None:
     ],
 )
 def test_the_scheme_of_the_token_is_bearer_in_any_case(authorization: str, right: int) -> None:
-    assert status(guard(), authorization=authorization) == right
+    assert status(security(), authorization=authorization) == right
 
 
 @pytest.mark.parametrize("token", ["", TOKEN])
@@ -100,24 +102,24 @@ def test_the_scheme_of_the_token_is_bearer_in_any_case(authorization: str, right
     ],
 )
 def test_only_own_and_allowed_hosts_are_answered(token: str, host: str, local: bool, right: int) -> None:
-    assert status(guard(token, local, ("video.example.ORG",)), f"token={TOKEN}", host=host) == right
+    assert status(security(token, local, ("video.example.ORG",)), f"token={TOKEN}", host=host) == right
 
 
 def test_this_machine_is_called_by_its_own_name() -> None:
-    assert status(guard(names=own_names()), f"token={TOKEN}", host=f"{socket.gethostname()}:8000") == 200
+    assert status(security(names=own_names()), f"token={TOKEN}", host=f"{socket.gethostname()}:8000") == 200
 
 
 def test_hosts_to_allow_are_names_without_scheme_or_port() -> None:
     _, config = parse("serve", COMMANDS["serve"], ["--allow-host", "video.example.org,fd00::1"])
     assert config.allow_host == ("video.example.org", "fd00::1")
     for wrong in ("https://video.example.org", "video.example.org:443", "*", "", "10.0.0.1:80"):
-        with pytest.raises(InputError, match="--allow-host takes host names"):
+        with pytest.raises(InputError, match="--allow_host takes host names"):
             ServeConfig(allow_host=(wrong,))
 
 
 def test_each_address_has_so_many_requests_a_second() -> None:
     now = 100.0
-    limited = guard("", rate=2.0, burst=5.0, now=lambda: now)
+    limited = security("", rate=2.0, burst=5.0, now=lambda: now)
     assert [status(limited) for _ in range(7)] == [200] * 5 + [429] * 2
     assert status(limited, client="10.1.1.2") == 200, "another address has its own"
     now += 0.4

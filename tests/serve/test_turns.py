@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from flowreel.serve.live_stream import MEMORY, Wish
+from flowreel.serve.live_stream import MEMORY, StreamRequest
 from flowreel.serve.pace import Faster, Pace, faster
 from flowreel.serve.turns import PATIENCE, Gone, Turns
 from tests.conftest import tiny_pipeline
@@ -112,9 +112,9 @@ def test_a_change_of_pace_is_told_once() -> None:
     [(0.6, 8, Faster(4, 3)), (0.9, 8, Faster(6, 5)), (0.1, 8, Faster(1, 3)), (0.9, 1, Faster(None, 5))],
 )
 def test_what_makes_it_faster(speed: float, steps: int, expected: Faster) -> None:
-    assert faster(speed, Wish(steps=steps), tiny_pipeline(window=6).config) == expected
+    assert faster(speed, StreamRequest(steps=steps), tiny_pipeline(window=6).config) == expected
 
 
 def test_learned_positions_keep_their_window() -> None:
     config = tiny_pipeline(window=6, positions="learned").config
-    assert faster(0.5, Wish(steps=1), config) == Faster(None, None)
+    assert faster(0.5, StreamRequest(steps=1), config) == Faster(None, None)

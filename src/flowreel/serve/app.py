@@ -1,8 +1,4 @@
-"""The server's addresses: the page, the live stream, clips on request, and what there is to know about it.
-
-Knows: addresses, what the server says of itself. Does not know: the messages of the live stream (``live.py``), how a
-clip is made (``clips.py``), threads.
-"""
+"""The addresses of the server: page, live stream, clips, uploads, descriptions."""
 
 from __future__ import annotations
 
@@ -22,13 +18,13 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from flowreel import __version__
-from flowreel.serve import messages as control
+from flowreel.serve import messages
 from flowreel.serve.clip_api import generate, media
-from flowreel.serve.errors import Refused
+from flowreel.serve.errors import RequestError
 from flowreel.serve.schema import openapi, prometheus
-from flowreel.serve.security import Guard
-from flowreel.serve.sessions import Studio
-from flowreel.serve.state import RETRY, House
+from flowreel.serve.security import SecurityMiddleware
+from flowreel.serve.sessions import SessionManager
+from flowreel.serve.state import RETRY, ServerState
 from flowreel.serve.uploads import Form, Limits, Reader
 from flowreel.serve.websocket import endless, watch
 
@@ -42,7 +38,14 @@ PAGE = {
 
 
 def app(
-    studio: Studio, *, name: str, hosts: tuple[str, ...], local: bool, token: str, limits: Limits, longest: float
+    sessions: SessionManager,
+    *,
+    name: str,
+    hosts: tuple[str, ...],
+    local: bool,
+    token: str,
+    limits: Limits,
+    longest: float,
 ) -> Starlette:
     """The ASGI application.
 
@@ -52,7 +55,7 @@ def app(
         limits: of uploads.
         longest: seconds of a clip that may be asked for.
     """
-    config = studio.pipeline.config
+    config = sessions.pipeline.config
     form = Form(
         config.timing.fps,
         *config.frame_size,
@@ -60,32 +63,32 @@ def app(
         config.timing.sample_rate if config.timing.has_audio else None,
         config.codec.audio.channel if config.codec.audio else "mean",
     )
-    house = House(studio, Reader(form, limits), name, longest)
+    state = ServerState(sessions, Reader(form, limits), name, longest)
 
-    def to(answer: Callable[[House, Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    def to(answer: Callable[[ServerState, Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def answered(request: Request) -> Response:
             try:
-                return await answer(house, request)
+                return await answer(state, request)
             except ClientDisconnect:
                 return Response(status_code=400)
             except Exception as error:
                 if is_full(error):
                     log.error("%s %s: the disk is full: %s", request.method, request.url.path, gettempdir())
-                    return refused(Refused(507, "the server's disk is full: try again later"))
-                if isinstance(error, Refused):
+                    return refused(RequestError(507, "the server's disk is full: try again later"))
+                if isinstance(error, RequestError):
                     return refused(error)
                 log.exception("%s %s failed", request.method, request.url.path)
-                return refused(Refused(500, "something went wrong here; the server's log says what"))
+                return refused(RequestError(500, "something went wrong here; the server's log says what"))
 
         return answered
 
     async def live(socket: WebSocket) -> None:
-        await watch(house, socket)
+        await watch(state, socket)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        await studio.close()
+        await sessions.close()
 
     routes = [
         *(Route(path, to(page)) for path in PAGE),
@@ -100,7 +103,7 @@ def app(
     ]
     application = Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, hosts=hosts, local=local, token=token)],
+        middleware=[Middleware(SecurityMiddleware, hosts=hosts, local=local, token=token)],
         lifespan=lifespan,
         exception_handlers={404: missing, 405: missing},
     )
@@ -117,18 +120,18 @@ def is_full(error: BaseException | None) -> bool:
     return False
 
 
-def refused(refusal: Refused) -> Response:
-    headers = {"retry-after": str(RETRY)} if refusal.status in (429, 503) else {}
-    return JSONResponse({"error": {"status": refusal.status, "message": refusal.message}}, refusal.status, headers)
+def refused(error: RequestError) -> Response:
+    headers = {"retry-after": str(RETRY)} if error.status in (429, 503) else {}
+    return JSONResponse({"error": {"status": error.status, "message": error.message}}, error.status, headers)
 
 
 async def missing(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
     what = "there is nothing at this address" if status == 404 else f"{request.method} is not for this address"
-    return refused(Refused(status, what))
+    return refused(RequestError(status, what))
 
 
-async def page(house: House, request: Request) -> Response:  # noqa: ARG001
+async def page(state: ServerState, request: Request) -> Response:  # noqa: ARG001
     name, kind = PAGE[request.url.path]
     data = resources.files("flowreel.serve").joinpath("static", name).read_bytes()
     return Response(data, media_type=kind, headers={"cache-control": "no-cache"})
@@ -137,13 +140,13 @@ async def page(house: House, request: Request) -> Response:  # noqa: ARG001
 # --- what there is to know ----------------------------------------------------------------------------------------
 
 
-async def info(house: House, request: Request) -> Response:  # noqa: ARG001
-    config, studio, limits = house.pipeline.config, house.studio, house.reader.limits
+async def info(state: ServerState, request: Request) -> Response:  # noqa: ARG001
+    config, sessions, limits = state.pipeline.config, state.sessions, state.reader.limits
     height, width = config.frame_size
     return JSONResponse(
         {
             "version": __version__,
-            "model": house.name,
+            "model": state.name,
             "classes": list(config.classes),
             "fps": config.timing.fps,
             "width": width,
@@ -152,32 +155,36 @@ async def info(house: House, request: Request) -> Response:  # noqa: ARG001
             "guidance": config.guidance,
             "steps": config.steps,
             "roles": list(config.trained.roles),
-            "broadcast": studio.broadcast,
-            "viewers": len(studio.seats),
-            "max_viewers": studio.places,
+            "broadcast": sessions.broadcast,
+            "viewers": len(sessions.viewers),
+            "max_viewers": sessions.places,
             "limits": {
                 "upload_mb": limits.size / 2**20,
                 "media_seconds": limits.media_seconds,
-                "clip_seconds": house.longest,
-                "steps": control.MOST_STEPS,
-                "guidance": control.MOST_GUIDANCE,
+                "clip_seconds": state.longest,
+                "steps": messages.MOST_STEPS,
+                "guidance": messages.MOST_GUIDANCE,
             },
         }
     )
 
 
-async def health(house: House, request: Request) -> Response:  # noqa: ARG001
+async def health(state: ServerState, request: Request) -> Response:  # noqa: ARG001
     return PlainTextResponse("ok\n")
 
 
-async def metrics(house: House, request: Request) -> Response:  # noqa: ARG001
-    studio = house.studio
-    values = asdict(studio.counts) | {"frames": studio.frames, "viewers": len(studio.seats), "places": studio.places}
-    leads = [seat.roll.lead for seat in studio.seats]
+async def metrics(state: ServerState, request: Request) -> Response:  # noqa: ARG001
+    sessions = state.sessions
+    values = asdict(sessions.counts) | {
+        "frames": sessions.frames,
+        "viewers": len(sessions.viewers),
+        "places": sessions.places,
+    }
+    leads = [viewer.live.lead for viewer in sessions.viewers]
     return PlainTextResponse(
         prometheus(values | {"lead_seconds": max(leads, default=0.0)}), media_type="text/plain; version=0.0.4"
     )
 
 
-async def described(house: House, request: Request) -> Response:  # noqa: ARG001
-    return JSONResponse(openapi(house.name, list(house.pipeline.config.classes), house.longest))
+async def described(state: ServerState, request: Request) -> Response:  # noqa: ARG001
+    return JSONResponse(openapi(state.name, list(state.pipeline.config.classes), state.longest))

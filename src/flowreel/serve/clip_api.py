@@ -1,4 +1,4 @@
-"""Clips on request, and what viewers upload for them."""
+"""Answers requests for clips, and takes the uploads for them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from flowreel.errors import InputError
 from flowreel.flow.noise import sample_seed
 from flowreel.media import Writer
 from flowreel.pipeline.pipeline import DEFAULT_SECONDS, Pipeline
-from flowreel.serve import messages as control
-from flowreel.serve.errors import Refused
-from flowreel.serve.live_stream import Wish
-from flowreel.serve.state import LONGEST_MESSAGE, House, as_given, with_defaults
+from flowreel.serve import messages
+from flowreel.serve.errors import RequestError
+from flowreel.serve.live_stream import StreamRequest
+from flowreel.serve.state import LONGEST_MESSAGE, ServerState, as_conditioning, with_defaults
 from flowreel.serve.turns import Gone
 from flowreel.serve.uploads import Upload
 
@@ -35,49 +35,53 @@ PATIENCE = 10.0
 """Seconds in which the parameters of a request must come."""
 
 
-async def media(house: House, request: Request) -> Response:
+async def media(state: ServerState, request: Request) -> Response:
     """Take an upload for later use."""
-    upload = await house.reader.read(request.stream(), request.headers.get("content-length"))
-    facts = {"video": upload.picture, "audio": upload.clip.audio is not None, "seconds": upload.clip.seconds}
-    return JSONResponse({"media": house.studio.keep(upload), **facts})
+    upload = await state.reader.read(request.stream(), request.headers.get("content-length"))
+    facts = {"video": upload.has_video, "audio": upload.clip.audio is not None, "seconds": upload.clip.seconds}
+    return JSONResponse({"media": state.sessions.keep(upload), **facts})
 
 
-async def generate(house: House, request: Request) -> Response:
+async def generate(state: ServerState, request: Request) -> Response:
     """A finished clip. Parameters are a JSON body, or the query beside an upload as the body."""
     kind = request.headers.get("content-type", "").split(";")[0].strip()
-    given: Upload | None = None
+    upload: Upload | None = None
     if kind == "application/json":
         values = await _json(request)
         role = values.pop("as", "")
         if "media" in values:
-            given = as_given(house.studio.upload(str(values.pop("media"))), role)
+            upload = as_conditioning(state.sessions.upload(str(values.pop("media"))), role)
     else:
         values = dict(request.query_params)
         values.pop("token", None)
         role = values.pop("as", "")
         if role:
-            upload = await house.reader.read(request.stream(), request.headers.get("content-length"))
-            given = as_given(upload, role)
-    wish, seconds = _wished(house, values, role, given)
-    with house.studio.work():
-        path = await _made(house, request, wish, seconds)
-    house.studio.counts.clips += 1
-    response = FileResponse(path, media_type="video/mp4", filename=f"flowreel-{wish.label or 'clip'}-{wish.seed}.mp4")
+            body = await state.reader.read(request.stream(), request.headers.get("content-length"))
+            upload = as_conditioning(body, role)
+    wanted, seconds = _wanted(state, values, role, upload)
+    with state.sessions.work():
+        path = await _made(state, request, wanted, seconds)
+    state.sessions.counts.clips += 1
+    response = FileResponse(
+        path, media_type="video/mp4", filename=f"flowreel-{wanted.label or 'clip'}-{wanted.seed}.mp4"
+    )
     return _Passing(response, path)
 
 
-def _wished(house: House, values: dict[str, Any], role: Any, given: Upload | None) -> tuple[Wish, float]:
-    """What is to be made, and how long it is."""
-    seconds = control.seconds(values, house.longest)
+def _wanted(
+    state: ServerState, values: dict[str, Any], role: Any, upload: Upload | None
+) -> tuple[StreamRequest, float]:
+    """The request and its length in seconds."""
+    seconds = messages.seconds(values, state.longest)
     if unknown := set(values) - {"label", "seed", "guidance", "steps", "window", "seconds"}:
-        raise Refused(400, f"there is no parameter {sorted(unknown)[0][:60]}")
-    wish = house.studio.whole(with_defaults(control.wished(values, house.pipeline.config), house.studio.wish))
-    if given is not None:
-        wish = replace(wish, given=given.clip, role=role)
+        raise RequestError(400, f"there is no parameter {sorted(unknown)[0][:60]}")
+    wanted = state.sessions.whole(with_defaults(messages.wished(values, state.pipeline.config), state.sessions.wanted))
+    if upload is not None:
+        wanted = replace(wanted, media=upload.clip, role=role)
     if seconds is None:
-        usual = given.clip.seconds if given is not None and role != "prefix" else DEFAULT_SECONDS
-        seconds = min(usual, house.longest)
-    return wish, seconds
+        usual = upload.clip.seconds if upload is not None and role != "prefix" else DEFAULT_SECONDS
+        seconds = min(usual, state.longest)
+    return wanted, seconds
 
 
 class _Passing(Response):
@@ -101,33 +105,33 @@ async def _json(request: Request) -> dict[str, Any]:
             async for part in request.stream():
                 body += part
                 if len(body) > LONGEST_MESSAGE:
-                    raise Refused(413, f"the parameters may have at most {LONGEST_MESSAGE} bytes")
+                    raise RequestError(413, f"the parameters may have at most {LONGEST_MESSAGE} bytes")
     except TimeoutError as error:
-        raise Refused(408, f"the parameters did not come within {PATIENCE:g} s") from error
+        raise RequestError(408, f"the parameters did not come within {PATIENCE:g} s") from error
     try:
         values = json.loads(body or b"{}")
     except (ValueError, RecursionError) as error:
-        raise Refused(400, "the body must be JSON") from error
+        raise RequestError(400, "the body must be JSON") from error
     if not isinstance(values, dict):
-        raise Refused(400, "the body must be a JSON object")
+        raise RequestError(400, "the body must be a JSON object")
     return values
 
 
-async def _made(house: House, request: Request, wish: Wish, seconds: float) -> Path:
+async def _made(state: ServerState, request: Request, wanted: StreamRequest, seconds: float) -> Path:
     """Make the clip in a thread; who hangs up stops it after the chunk that it is at."""
     gone = threading.Event()
-    work = asyncio.create_task(asyncio.to_thread(_make, house, wish, seconds, gone))
+    work = asyncio.create_task(asyncio.to_thread(_make, state, wanted, seconds, gone))
     try:
         while not work.done():
             await asyncio.wait([work], timeout=0.2)
-            if not work.done() and house.studio.closed:
-                raise Refused(503, "the server is being ended")
+            if not work.done() and state.sessions.closed:
+                raise RequestError(503, "the server is being ended")
             if not work.done() and await request.is_disconnected():
                 raise ClientDisconnect
         return work.result()
     except InputError as error:
         log.info("a clip was refused: %s", error)
-        raise Refused(400, "a clip can't be made so by this model: the server's log says why") from error
+        raise RequestError(400, "a clip can't be made so by this model: the server's log says why") from error
     finally:
         gone.set()
         if not work.done():
@@ -135,23 +139,23 @@ async def _made(house: House, request: Request, wish: Wish, seconds: float) -> P
                 (await work).unlink(missing_ok=True)
 
 
-def _make(house: House, wish: Wish, seconds: float, gone: threading.Event) -> Path:
-    with house.studio.turns.clip(gone) as next_step:
-        torch.set_num_threads(house.studio.threads)
-        return _written(house.pipeline, wish, seconds, gone, next_step)
+def _make(state: ServerState, wanted: StreamRequest, seconds: float, gone: threading.Event) -> Path:
+    with state.sessions.turns.clip(gone) as next_step:
+        torch.set_num_threads(state.sessions.threads)
+        return _written(state.pipeline, wanted, seconds, gone, next_step)
 
 
 def _written(
-    pipeline: Pipeline, wish: Wish, seconds: float, gone: threading.Event, next_step: Callable[[float], None]
+    pipeline: Pipeline, wanted: StreamRequest, seconds: float, gone: threading.Event, next_step: Callable[[float], None]
 ) -> Path:
-    given: dict[str, Any] = {wish.role: wish.given} if wish.given is not None else {}
+    media: dict[str, Any] = {wanted.role: wanted.media} if wanted.media is not None else {}
     chunks = pipeline.clips(
-        [wish.label],
-        [sample_seed(wish.seed or 0, 0)],
+        [wanted.label],
+        [sample_seed(wanted.seed or 0, 0)],
         seconds=seconds,
-        conditioning=pipeline.condition(**given, seconds=seconds),
+        conditioning=pipeline.condition(**media, seconds=seconds),
         watch=next_step,
-        **wish.settings,
+        **wanted.settings,
     )
     folder = Path(tempfile.gettempdir())
     with tempfile.NamedTemporaryFile(prefix="flowreel-clip-", suffix=".mp4", dir=folder, delete=False) as file:

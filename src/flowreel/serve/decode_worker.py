@@ -36,7 +36,7 @@ KINDS = {
 
 
 def decode(path: Path, form: dict[str, Any], limits: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The frames (T, H, W, 3) uint8 and the sound (S,) float32, if any, of a file; whether it had a picture. One
+    """The frames (T, H, W, 3) uint8 and the audio (S,) float32, if any, of a file; whether it had video. One
     without has black frames.
 
     Raises:
@@ -54,16 +54,16 @@ def decode(path: Path, form: dict[str, Any], limits: dict[str, Any]) -> dict[str
         info = probe(path)
     except InputError as unseen:
         if not rate:
-            raise InputError("the file has no picture, and this model makes no sound") from None
+            raise InputError("the file has no video, and this model makes no audio") from None
         try:
-            sound = read_sound(path, rate, form["channel"])
+            audio = read_sound(path, rate, form["channel"])
         except InputError:
             raise unseen from None
-        frames = int(len(sound) / rate * fps)
+        frames = int(len(audio) / rate * fps)
         if not 1 <= frames <= limits["media_seconds"] * fps:
-            raise InputError(f"the sound must last from {1 / fps:g} s to {limits['media_seconds']:g} s") from None
+            raise InputError(f"the audio must last from {1 / fps:g} s to {limits['media_seconds']:g} s") from None
         black = np.zeros((frames, form["height"], form["width"], 3), np.uint8)
-        return {"picture": np.array(False), "frames": black, "audio": sound[: samples_for(frames, fps, rate)]}
+        return {"video": np.array(False), "frames": black, "audio": audio[: samples_for(frames, fps, rate)]}
     if info.height * info.width > limits["pixels"]:
         raise InputError(f"frames of {info.width}x{info.height} are larger than is taken here")
     if info.seconds > limits["media_seconds"] + 1:
@@ -79,8 +79,8 @@ def decode(path: Path, form: dict[str, Any], limits: dict[str, Any]) -> dict[str
         channel=form["channel"],
         audio=bool(rate),
     )
-    sound_there = {} if clip.audio is None else {"audio": clip.audio}
-    return {"picture": np.array(True), "frames": clip.frames, **sound_there}
+    audio_there = {} if clip.audio is None else {"audio": clip.audio}
+    return {"video": np.array(True), "frames": clip.frames, **audio_there}
 
 
 def bound(limits: dict[str, Any]) -> None:

@@ -1,9 +1,9 @@
-"""What a viewer is told where something can't be done."""
+"""The error that answers a request which can't be fulfilled."""
 
 from __future__ import annotations
 
 
-class Refused(Exception):  # noqa: N818
+class RequestError(Exception):
     """Something can't be done as asked: an HTTP status and a sentence for whoever asked."""
 
     def __init__(self, status: int, message: str) -> None:

@@ -1,8 +1,6 @@
-"""One endless generation in a thread of its own, a little ahead of whoever watches it.
+"""One endless generation in a thread of its own, a little ahead of its viewer.
 
-Knows: what was asked for, how far ahead to be, what waits to be fetched. Does not know: networks, sockets, viewers.
-
-Times are in seconds on the roll's timeline, which begins at 0 and goes on through every restart.
+Times are in seconds on the stream's timeline, which begins at 0 and continues through every restart.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from flowreel.pipeline.conditioning import Conditioning
 from flowreel.pipeline.pipeline import Pipeline, Stream
 from flowreel.pipeline.resolve import resolve, sampling_config
 from flowreel.serve.mp4 import Fragmenter
-from flowreel.serve.spectrum import Strip
+from flowreel.serve.spectrum import SpectrumStrip
 from flowreel.utils.threads import Sharing
 
 log = logging.getLogger("flowreel.serve")
@@ -41,9 +39,9 @@ MEMORY = 10
 
 
 @dataclass(frozen=True)
-class Wish:
-    """How to generate: None takes what the pipeline has, or a class and a seed by chance. ``given`` is a clip, and
-    ``role`` what it is given as (prefix, audio or video)."""
+class StreamRequest:
+    """What to generate. None takes the pipeline's default, or a random class and seed. ``media`` is the conditioning,
+    and ``role`` what it is used as (prefix, audio or video)."""
 
     label: str | None = None
     seed: int | None = None
@@ -51,7 +49,7 @@ class Wish:
     steps: int | None = None
     window: int | None = None
     precision: Literal["float32", "bfloat16"] | None = None
-    given: Clip | None = None
+    media: Clip | None = None
     role: str = ""
 
     @property
@@ -61,7 +59,7 @@ class Wish:
         return chosen | {"precision": self.precision or "float32"}
 
     def resolved(self, config: PipelineConfig) -> ResolvedSampling:
-        """What is left open filled in, but for what is given. :class:`InputError` where it can't be done."""
+        """All options of sampling without conditioning. :class:`InputError` where it can't be done."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # who asks for an untrained window is warned when it is generated
             return resolve(sampling_config(self.settings), config, Conditioning())
@@ -70,36 +68,36 @@ class Wish:
 @dataclass(frozen=True)
 class Fragment:
     """A part of the stream: MP4 boxes ``data`` from ``start`` to ``end``, the class that it begins with, the real-time
-    factor with which it was made, the strip of its sound (see :class:`Strip`), and how many generations the roll had
-    begun before this one."""
+    factor with which it was made, the spectrum of its audio (see :class:`SpectrumStrip`), and how many generations the
+    stream had begun before this one."""
 
     start: float
     end: float
     data: bytes
     label: str | None
     speed: float
-    strip: bytes
+    spectrum: bytes
     generation: int = 0
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A wish could not be fulfilled; ``fatal``: the roll has ended."""
+    """A request could not be fulfilled; ``fatal``: the stream has ended."""
 
     message: str
     fatal: bool = False
 
 
-class Roll:
-    """Generates for ever, as long as it is less than ``ahead`` seconds before the playhead that :meth:`played` is told.
+class LiveStream:
+    """Generates without end, while it is less than ``ahead`` seconds before the playhead that :meth:`played` sets.
 
     ``clocked``: the playhead is a clock, for a stream that is not watched by one person alone. What is made waits to be
-    taken; ``notify`` is called from the roll's thread whenever there is something new. ``now`` gives the time in
+    taken; ``notify`` is called from the stream's thread whenever there is something new. ``now`` gives the time in
     seconds; tests give their own.
 
     Attributes:
         init, mime: see :class:`Fragmenter`.
-        wish: what was asked for last.
+        wanted: the last request.
         made: end of the newest fragment.
         speed: real-time factor of the last chunks.
         frames: how many were made.
@@ -108,22 +106,22 @@ class Roll:
     def __init__(
         self,
         pipeline: Pipeline,
-        wish: Wish,
+        wanted: StreamRequest,
         ahead: float = 0.6,
         clocked: bool = False,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         config = pipeline.config
         timing, (height, width) = config.timing, config.frame_size
-        self.wish, self.ahead, self.clocked = replace(wish, given=None), ahead, clocked
-        self._first, self._begun = wish, -1
+        self.wanted, self.ahead, self.clocked = replace(wanted, media=None), ahead, clocked
+        self._first, self._begun = wanted, -1
         self.made = self.speed = 0.0
         self.frames = 0
         self.paused = False
         self.notify: Callable[[], object] = lambda: None
         self._pipeline, self._now = pipeline, now
-        self._sharing = Sharing(torch.get_num_threads())  # of the thread that begins rolls: a new one takes over any
-        self._strip = Strip(timing.sample_rate) if timing.has_audio else None
+        self._sharing = Sharing(torch.get_num_threads())  # of the thread that begins streams: a new one takes over any
+        self._spectrum = SpectrumStrip(timing.sample_rate) if timing.has_audio else None
         self._fragmenter = Fragmenter(
             fps=timing.fps,
             height=height,
@@ -141,7 +139,7 @@ class Roll:
         self._costs: deque[tuple[float, float]] = deque(maxlen=MEMORY)
         self._thread = threading.Thread(target=self._run, name="roll", daemon=True)
 
-    def start(self) -> Roll:
+    def start(self) -> LiveStream:
         self._thread.start()
         return self
 
@@ -174,12 +172,12 @@ class Roll:
             self._changed.notify_all()
 
     def steer(self, label: str | None = None, guidance: float | None = None) -> None:
-        """Change the class or the guidance while it rolls on."""
+        """Change the class or the guidance of the running stream."""
 
-        self.wish = replace(
-            self.wish,
-            label=self.wish.label if label is None else label,
-            guidance=self.wish.guidance if guidance is None else guidance,
+        self.wanted = replace(
+            self.wanted,
+            label=self.wanted.label if label is None else label,
+            guidance=self.wanted.guidance if guidance is None else guidance,
         )
 
         def change() -> None:
@@ -188,12 +186,12 @@ class Roll:
 
         self._ask(change)
 
-    def restart(self, wish: Wish) -> None:
-        """Begin another generation, instead of what was asked for before; the timeline goes on."""
-        self.wish = replace(wish, given=None)
+    def restart(self, wanted: StreamRequest) -> None:
+        """Begin another generation in place of the one before; the timeline continues."""
+        self.wanted = replace(wanted, media=None)
 
         def change() -> None:
-            self._stream = self._begin(wish)
+            self._stream = self._begin(wanted)
 
         with self._changed:
             self._asked.clear()
@@ -281,16 +279,16 @@ class Roll:
         begun = self._now()
         with self._sharing:
             clip = next(self._stream, None)
-        if clip is None:  # what was given has ended, and this model can't go on by itself
-            self._stream = self._begin(self.wish)
+        if clip is None:  # the conditioning has ended, and this model can't continue by itself
+            self._stream = self._begin(self.wanted)
             return
         data = self._fragmenter.push(clip)
-        strip = self._strip.push(clip.audio) if self._strip is not None and clip.audio is not None else b""
+        columns = self._spectrum.push(clip.audio) if self._spectrum is not None and clip.audio is not None else b""
         self._costs.append((clip.seconds, self._now() - begun))
         self.speed = sum(media for media, _ in self._costs) / max(1e-9, sum(cost for _, cost in self._costs))
         start, self.made = self.made, self._fragmenter.frames / clip.fps
         self.frames += len(clip.frames)
-        self._put(Fragment(start, self.made, data, clip.label, self.speed, strip, self._begun))
+        self._put(Fragment(start, self.made, data, clip.label, self.speed, columns, self._begun))
 
     def _put(self, made: Fragment | Problem) -> None:
         with self._changed:
@@ -298,8 +296,8 @@ class Roll:
                 self._ready.append(made)
         self.notify()
 
-    def _begin(self, wish: Wish) -> Stream:
+    def _begin(self, wanted: StreamRequest) -> Stream:
         self._costs.clear()
         self._begun += 1
-        given: dict[str, Any] = {wish.role: wish.given} if wish.given is not None else {}
-        return self._pipeline.stream(label=wish.label, seed=wish.seed or 0, **wish.settings, **given)
+        media: dict[str, Any] = {wanted.role: wanted.media} if wanted.media is not None else {}
+        return self._pipeline.stream(label=wanted.label, seed=wanted.seed or 0, **wanted.settings, **media)

@@ -1,4 +1,4 @@
-"""What viewers may ask for: messages and parameters, checked before anything is done with them."""
+"""Parses what viewers ask for: messages and parameters, checked before use."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from flowreel.config import PipelineConfig
 from flowreel.errors import InputError
 from flowreel.pipeline.resolve import class_index
-from flowreel.serve.errors import Refused
-from flowreel.serve.live_stream import Wish
+from flowreel.serve.errors import RequestError
+from flowreel.serve.live_stream import StreamRequest
 
 SEED_LIMIT = 2**31
 ROLES = ("prefix", "audio", "video")
@@ -32,7 +32,7 @@ class Played:
 
 @dataclass(frozen=True)
 class Steer:
-    """Another class or guidance, while it rolls."""
+    """Another class or guidance for the running stream."""
 
     label: str | None
     guidance: float | None
@@ -42,7 +42,7 @@ class Steer:
 class Restart:
     """Begin again; what is None stays."""
 
-    wish: Wish
+    wanted: StreamRequest
 
 
 @dataclass(frozen=True)
@@ -70,36 +70,36 @@ def message(text: str, config: PipelineConfig) -> Message:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Refused(400, "a message must be JSON") from error
+        raise RequestError(400, "a message must be JSON") from error
     if not isinstance(values, dict):
-        raise Refused(400, f"a message must be a JSON object, not {type(values).__name__}")
+        raise RequestError(400, f"a message must be a JSON object, not {type(values).__name__}")
     kind = values.pop("type", None)
     known = {"played": ("time",), "steer": ("label", "guidance"), "pause": ("paused",), "use": ("media", "as")}
     known["restart"] = ("label", "seed", "guidance", "steps", "window")
     if not isinstance(kind, str) or kind not in known:
-        raise Refused(400, f"type must be one of {', '.join(sorted(known))}")
+        raise RequestError(400, f"type must be one of {', '.join(sorted(known))}")
     if unknown := set(values) - set(known[kind]):
-        raise Refused(400, f"{kind} has no {_short(sorted(unknown)[0])}; it has {', '.join(known[kind])}")
+        raise RequestError(400, f"{kind} has no {_short(sorted(unknown)[0])}; it has {', '.join(known[kind])}")
     if kind == "played":
         return Played(_number(values, "time", 0, 1e9, needed=True) or 0.0)
     if kind == "pause":
         if not isinstance(values.get("paused"), bool):
-            raise Refused(400, "paused must be true or false")
+            raise RequestError(400, "paused must be true or false")
         return Pause(values["paused"])
     if kind == "use":
         media, role = values.get("media"), values.get("as")
         if not isinstance(media, str) or len(media) > LONGEST_NAME or role not in ROLES:
-            raise Refused(400, f"use needs media, the id of an upload, and as, one of {', '.join(ROLES)}")
+            raise RequestError(400, f"use needs media, the id of an upload, and as, one of {', '.join(ROLES)}")
         return Use(media, role)
-    wish = wished(values, config)
+    wanted = wished(values, config)
     if kind == "restart":
-        return Restart(wish)
-    if wish.label is None and wish.guidance is None:
-        raise Refused(400, "steer needs a label or a guidance")
-    return Steer(wish.label, wish.guidance)
+        return Restart(wanted)
+    if wanted.label is None and wanted.guidance is None:
+        raise RequestError(400, "steer needs a label or a guidance")
+    return Steer(wanted.label, wanted.guidance)
 
 
-def wished(values: Mapping[str, Any], config: PipelineConfig) -> Wish:
+def wished(values: Mapping[str, Any], config: PipelineConfig) -> StreamRequest:
     """Label, seed, guidance, steps and window out of JSON or of a query's text, each None where it is not there.
 
     Raises:
@@ -108,20 +108,20 @@ def wished(values: Mapping[str, Any], config: PipelineConfig) -> Wish:
     label = values.get("label")
     if label is not None:
         if isinstance(label, bool) or not isinstance(label, str | int) or len(str(label)[:300]) > LONGEST_NAME:
-            raise Refused(400, "label must be the name of a class, or its index")
+            raise RequestError(400, "label must be the name of a class, or its index")
         try:
             label = config.classes[class_index(label, config)]
         except InputError as error:
-            raise Refused(400, _short(str(error), 400)) from error
+            raise RequestError(400, _short(str(error), 400)) from error
     guidance = _number(values, "guidance", 0, MOST_GUIDANCE)
     seed, steps = _whole(values, "seed", 0, SEED_LIMIT - 1), _whole(values, "steps", 1, MOST_STEPS)
     window = _whole(values, "window", 1, MOST_WINDOWS * config.trained.window)
-    wish = Wish(label, seed, guidance, steps, window)
+    wanted = StreamRequest(label, seed, guidance, steps, window)
     try:
-        wish.resolved(config)
+        wanted.resolved(config)
     except InputError as error:
-        raise Refused(400, _short(str(error), 400)) from error
-    return wish
+        raise RequestError(400, _short(str(error), 400)) from error
+    return wanted
 
 
 def seconds(values: Mapping[str, Any], longest: float) -> float | None:
@@ -143,16 +143,16 @@ def _number(values: Mapping[str, Any], name: str, least: float, most: float, nee
         except ValueError:
             value = None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Refused(400, f"{name} must be a number from {least:g} to {most:g}")
+        raise RequestError(400, f"{name} must be a number from {least:g} to {most:g}")
     if not (isinstance(value, int) or math.isfinite(value)) or not least <= value <= most:
-        raise Refused(400, f"{name} must be a number from {least:g} to {most:g}")
+        raise RequestError(400, f"{name} must be a number from {least:g} to {most:g}")
     return float(value)
 
 
 def _whole(values: Mapping[str, Any], name: str, least: int, most: int) -> int | None:
     number = _number(values, name, least, most)
     if number is not None and number != int(number):
-        raise Refused(400, f"{name} must be a whole number from {least} to {most}")
+        raise RequestError(400, f"{name} must be a whole number from {least} to {most}")
     return None if number is None else int(number)
 
 

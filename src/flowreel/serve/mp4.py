@@ -1,9 +1,7 @@
 """Chunks of a stream as fragments of one MP4 (ISO 14496-12) that never ends: H.264 and AAC.
 
-Knows: encoders, boxes, time stamps. Does not know: who makes the chunks, who watches.
-
 Every fragment begins with a key frame, so whoever has the initialisation segment can begin with any of them, and one
-that is left out costs its own time alone. Sound and picture lie where they were in the chunks: what the AAC encoder
+that is left out costs its own time alone. Audio and video keep their places in the chunks: what the AAC encoder
 puts in front of a stream is taken away again.
 """
 
@@ -22,7 +20,7 @@ from flowreel.errors import InputError
 from flowreel.media import Clip
 
 SMALLEST = 128
-"""Pixels that the longer side is given at least, by repeating pixels, as H.264 halves the resolution of colour."""
+"""The least pixels of the longer side, reached by repeating pixels, as H.264 halves the resolution of colour."""
 _FLAGS = "empty_moov+default_base_moof+skip_trailer+frag_discont"
 
 
@@ -40,7 +38,7 @@ class Fragmenter:
         frames: how many were pushed.
 
     Args:
-        sample_rate: None for a stream without sound.
+        sample_rate: None for a stream without audio.
         quality: x264's constant rate factor, lower is better.
     """
 
@@ -56,8 +54,8 @@ class Fragmenter:
         self._encoders.start_encoding()
         self.init = file.getvalue()
         profile = self.init[(place := self.init.index(b"avcC") + 5) : place + 3]
-        sound = ", mp4a.40.2" if self._audio else ""
-        self.mime = f'video/mp4; codecs="avc1.{profile.hex().upper()}{sound}"'
+        audio = ", mp4a.40.2" if self._audio else ""
+        self.mime = f'video/mp4; codecs="avc1.{profile.hex().upper()}{audio}"'
 
     def _add_video(self, quality: int) -> Any:
         stream: Any = self._encoders.add_stream("libx264", rate=self._rate)
@@ -77,7 +75,7 @@ class Fragmenter:
         rates = av.Codec("aac", "w").audio_rates or [sample_rate]
         if sample_rate not in rates:
             raise InputError(
-                f"sound at {sample_rate} Hz can't be sent to a browser: AAC has {', '.join(map(str, sorted(rates)))}"
+                f"audio at {sample_rate} Hz can't be sent to a browser: AAC has {', '.join(map(str, sorted(rates)))}"
             )
         stream: Any = self._encoders.add_stream("aac", rate=sample_rate, layout="mono")
         stream.bit_rate = min(160_000, 4 * sample_rate)
@@ -101,8 +99,8 @@ class Fragmenter:
 
     def _encode_pictures(self, frames: np.ndarray) -> list[Any]:
         packets = []
-        for number, picture in enumerate(frames):
-            large = picture.repeat(self._repeat, 0).repeat(self._repeat, 1)
+        for number, image in enumerate(frames):
+            large = image.repeat(self._repeat, 0).repeat(self._repeat, 1)
             odd = ((0, large.shape[0] % 2), (0, large.shape[1] % 2), (0, 0))
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.pad(large, odd, "edge")), format="rgb24")
             frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", threads=1)

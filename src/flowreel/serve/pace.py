@@ -1,14 +1,11 @@
-"""Notices that a machine is slower than real time, and says what would help.
-
-Knows: real-time factors, the settings of sampling. Does not know: viewers, messages.
-"""
+"""Notices that a machine is slower than real time, and says what would help."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from flowreel.config import PipelineConfig
-from flowreel.serve.live_stream import MEMORY, Wish
+from flowreel.serve.live_stream import MEMORY, StreamRequest
 
 MARGIN = 1.1
 """Times real time that a machine should reach, so that a stream is not late again and again."""
@@ -27,10 +24,10 @@ class Faster:
         return " or ".join(way for way in ways if way)
 
 
-def faster(speed: float, wish: Wish, config: PipelineConfig) -> Faster:
-    """What would make a generation of these wishes, which rolls ``speed`` times as fast as real time, keep up, or come
+def faster(speed: float, wanted: StreamRequest, config: PipelineConfig) -> Faster:
+    """What would make such a stream, which runs at ``speed`` times real time, keep up, or come
     nearer to it. Work grows with the steps and with the window, which should not be less than half of the trained."""
-    now = wish.resolved(config)
+    now = wanted.resolved(config)
     share = speed / MARGIN
     steps = max(1, int(now.steps * share))
     window = max(config.trained.window / 2, now.window * share)
@@ -39,18 +36,18 @@ def faster(speed: float, wish: Wish, config: PipelineConfig) -> Faster:
     return Faster(steps if steps < now.steps else None, frames if shrinks else None)
 
 
-def slowness(speed: float, wish: Wish, config: PipelineConfig) -> str:
+def slowness(speed: float, wanted: StreamRequest, config: PipelineConfig) -> str:
     """A sentence for whoever started the server."""
-    ways = faster(speed, wish, config)
-    now = wish.resolved(config)
+    ways = faster(speed, wanted, config)
+    now = wanted.resolved(config)
     better = (
         f"{ways} is faster (now --steps {now.steps} --window {now.window})" if str(ways) else "use a faster machine"
     )
-    return f"slower than real time, so the picture stops and waits again and again: {better}"
+    return f"slower than real time, so the video stops and waits again and again: {better}"
 
 
 class Pace:
-    """Whether a stream is slower than real time, told from its fragments.
+    """Tells from its fragments whether a stream is slower than real time.
 
     A change is believed after more fragments than the real-time factor is a mean of, so that the warm-up of a stream,
     which is slow, is passed over.

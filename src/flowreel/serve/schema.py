@@ -1,4 +1,4 @@
-"""What the server says of itself: an OpenAPI description and Prometheus text."""
+"""Describes the server: an OpenAPI document and Prometheus text."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def prometheus(values: Mapping[str, float]) -> str:
 def openapi(name: str, classes: list[str], longest: float) -> dict[str, Any]:
     """The addresses that are for programs (OpenAPI 3.1). The WebSocket, which it can't describe, is in docs/live.md."""
     label = {"type": "string", "description": "a class, by name or index", **({"enum": classes} if classes else {})}
-    wish = {
+    wanted = {
         "label": label,
         "seed": {"type": "integer", "minimum": 0, "maximum": SEED_LIMIT - 1},
         "guidance": {"type": "number", "minimum": 0, "maximum": MOST_GUIDANCE},
         "steps": {"type": "integer", "minimum": 1, "maximum": MOST_STEPS},
         "window": {"type": "integer", "minimum": 1, "description": "frames that are generated together"},
     }
-    clip = wish | {"seconds": {"type": "number", "exclusiveMinimum": 0, "maximum": longest}}
-    role = {"type": "string", "enum": list(ROLES), "description": "what the upload is given as"}
+    clip = wanted | {"seconds": {"type": "number", "exclusiveMinimum": 0, "maximum": longest}}
+    role = {"type": "string", "enum": list(ROLES), "description": "what the upload is used as"}
     binary = {"schema": {"type": "string", "format": "binary"}}
     mp4 = {"description": "an MP4 (H.264, AAC)", "content": {"video/mp4": binary}}
     error = {
@@ -53,7 +53,7 @@ def openapi(name: str, classes: list[str], longest: float) -> dict[str, Any]:
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
     }
     text = {"description": "text", "content": {"text/plain": {"schema": {"type": "string"}}}}
-    given = {"media": {"type": "string", "description": "the id of an upload"}, "as": role}
+    upload = {"media": {"type": "string", "description": "the id of an upload"}, "as": role}
 
     def query(properties: dict[str, Any]) -> list[dict[str, Any]]:
         return [{"name": key, "in": "query", "schema": schema} for key, schema in properties.items()]
@@ -68,7 +68,7 @@ def openapi(name: str, classes: list[str], longest: float) -> dict[str, Any]:
             "/stream.mp4": {
                 "get": {
                     "summary": "The endless stream, for a player",
-                    "parameters": query(wish),
+                    "parameters": query(wanted),
                     "responses": {"200": mp4, "default": error},
                 }
             },
@@ -76,13 +76,13 @@ def openapi(name: str, classes: list[str], longest: float) -> dict[str, Any]:
                 "post": {
                     "summary": "A finished clip; from an upload, with its id or as the body beside the query",
                     "parameters": query(clip | {"as": role}),
-                    "requestBody": {"content": json_of(clip | given) | {"application/octet-stream": binary}},
+                    "requestBody": {"content": json_of(clip | upload) | {"application/octet-stream": binary}},
                     "responses": {"200": mp4, "default": error},
                 }
             },
             "/api/media": {
                 "post": {
-                    "summary": "Upload a clip or a sound for later use",
+                    "summary": "Upload a clip or audio for later use",
                     "requestBody": {"required": True, "content": {"application/octet-stream": binary}},
                     "responses": {
                         "200": {

@@ -1,4 +1,4 @@
-"""Who may ask, and how often: hosts, origins, the token, rates, and the headers that every answer has."""
+"""Checks hosts, origins, the token and rates, and sets the security headers of every answer."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Bucket:
         return True
 
 
-class Guard:
+class SecurityMiddleware:
     """ASGI middleware that refuses before anything else sees a request.
 
     A page of another site can reach a server on loopback through its visitor's browser: so the Host must be one of
@@ -81,9 +81,9 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = self._refusal(scope, headers)
-        if refusal is not None:
-            await _refuse(scope, receive, send, *refusal)
+        error = self._refusal(scope, headers)
+        if error is not None:
+            await _refuse(scope, receive, send, *error)
             return
         await self.app(scope, receive, self._dressed(scope, send))
 
@@ -120,9 +120,9 @@ class Guard:
         return bucket
 
     def _has_token(self, scope: Scope, headers: Headers) -> bool:
-        given = [*_query_tokens(scope), *_bearer_tokens(headers), *_cookie_tokens(headers)]
+        tokens = [*_query_tokens(scope), *_bearer_tokens(headers), *_cookie_tokens(headers)]
         expected = self.token.encode()
-        matches = [hmac.compare_digest(one.encode(), expected) for one in given]
+        matches = [hmac.compare_digest(one.encode(), expected) for one in tokens]
         return any(matches)
 
     def _dressed(self, scope: Scope, send: Send) -> Send:

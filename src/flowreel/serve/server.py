@@ -1,4 +1,4 @@
-"""``flowreel serve``: an endless generation, live in a browser, that answers to the person watching."""
+"""``flowreel serve``: loads the pipeline, measures its speed and runs the server."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from flowreel.config import ServeConfig
     from flowreel.pipeline.pipeline import Pipeline
-    from flowreel.serve.live_stream import Wish
-    from flowreel.serve.sessions import Studio
+    from flowreel.serve.live_stream import StreamRequest
+    from flowreel.serve.sessions import SessionManager
     from flowreel.serve.uploads import Limits
     from flowreel.utils.reporting import Report
 
@@ -31,7 +31,7 @@ WARM_SECONDS = 3.0
 CLIP_SECONDS = 30.0
 """The longest clip that can be asked for."""
 GRACE = 2
-"""Seconds that connections are given to end."""
+"""Seconds that connections have to end."""
 
 
 def serve(pipe: str, config: ServeConfig, report: Report) -> None:
@@ -44,9 +44,9 @@ def serve(pipe: str, config: ServeConfig, report: Report) -> None:
         require(module, "serve")
     from flowreel.pipeline.loading import load
     from flowreel.pipeline.resolve import makes_clips
-    from flowreel.serve.live_stream import Wish
+    from flowreel.serve.live_stream import StreamRequest
     from flowreel.serve.pace import slowness
-    from flowreel.serve.sessions import Studio
+    from flowreel.serve.sessions import SessionManager
 
     listening = _listen(config.host, config.port)
     with contextlib.closing(listening):
@@ -54,25 +54,25 @@ def serve(pipe: str, config: ServeConfig, report: Report) -> None:
         if makes_clips(pipeline.config):
             raise InputError("this model makes clips of a fixed length and can't roll: use flowreel generate")
         label = None if config.label is None else pipeline.class_name(config.label, 0)
-        wish = Wish(label, steps=config.steps, window=config.window, precision=config.precision)
-        speed = warm_up(pipeline, wish, pipe)
+        wanted = StreamRequest(label, steps=config.steps, window=config.window, precision=config.precision)
+        speed = warm_up(pipeline, wanted, pipe)
         places = config.max_viewers or (BROADCAST_PLACES if config.broadcast else max(1, int(speed)))
-        studio = Studio(pipeline, places=places, broadcast=config.broadcast, ahead=AHEAD, wish=wish)
-        studio.counts.speed = speed
+        sessions = SessionManager(pipeline, places=places, broadcast=config.broadcast, ahead=AHEAD, wanted=wanted)
+        sessions.counts.speed = speed
         report(f"{speed:.2f} times real time; {places} viewer{'s' if places > 1 else ''} at a time")
         if speed < 1:
-            report(slowness(speed, wish, pipeline.config))
-        server = make_server(studio, pipe, config)
+            report(slowness(speed, wanted, pipeline.config))
+        server = make_server(sessions, pipe, config)
         address = _address(config, listening)
-        asyncio.run(run(server, studio, listening, lambda: report(f"ready: {address}")))
+        asyncio.run(run(server, sessions, listening, lambda: report(f"ready: {address}")))
     report("stopped")
 
 
-def warm_up(pipeline: Pipeline, wish: Wish, name: str) -> float:
+def warm_up(pipeline: Pipeline, wanted: StreamRequest, name: str) -> float:
     """Generate a little, so that the first viewer need not wait for what is done once; the real-time factor."""
     with Progress(f"warming {name} up") as progress:
         progress.update(0, "the first window takes shape")
-        stream = pipeline.stream(label=wish.label, seed=wish.seed or 0, **wish.settings)
+        stream = pipeline.stream(label=wanted.label, seed=wanted.seed or 0, **wanted.settings)
         next(stream)
         next(stream)
         begun, made, took = time.perf_counter(), 0.0, 0.0
@@ -85,9 +85,13 @@ def warm_up(pipeline: Pipeline, wish: Wish, name: str) -> float:
 
 
 def make_server(
-    studio: Studio, name: str, config: ServeConfig, limits: Limits | None = None, longest: float = CLIP_SECONDS
+    sessions: SessionManager,
+    name: str,
+    config: ServeConfig,
+    limits: Limits | None = None,
+    longest: float = CLIP_SECONDS,
 ) -> uvicorn.Server:
-    """The server of a studio, bounded in what a request may take.
+    """The server of these sessions, with limits on what a request may take.
 
     Args:
         name: of the pipeline.
@@ -104,7 +108,7 @@ def make_server(
     logging.basicConfig(format="flowreel: %(message)s")
     local = config.host in LOOPBACK
     application = app(
-        studio,
+        sessions,
         name=name,
         hosts=(*LOOPBACK, config.host, *own_names(), *config.allow_host),
         local=local,
@@ -123,34 +127,36 @@ def make_server(
             log_level="warning",
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=4 * studio.places + 64,
+            limit_concurrency=4 * sessions.places + 64,
             timeout_keep_alive=10,
             timeout_graceful_shutdown=GRACE,
         )
     )
 
 
-async def run(server: uvicorn.Server, studio: Studio, listening: socket.socket, ready: Callable[[], None]) -> None:
+async def run(
+    server: uvicorn.Server, sessions: SessionManager, listening: socket.socket, ready: Callable[[], None]
+) -> None:
     """Serve until interrupted, or until ``server.should_exit``; ``ready`` is called when connections are taken."""
-    studio.keep_spare()
+    sessions.keep_spare()
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     while not (server.started or serving.done()):
         await asyncio.sleep(0.02)
     if server.started:
         ready()
-    ending = asyncio.create_task(_end_seats(server, studio))
+    ending = asyncio.create_task(_end_seats(server, sessions))
     try:
         await serving
     finally:
         ending.cancel()
-        await studio.close()
+        await sessions.close()
 
 
-async def _end_seats(server: uvicorn.Server, studio: Studio) -> None:
-    """End the viewers' connections when the server is told to end: an endless answer would never end by itself."""
+async def _end_seats(server: uvicorn.Server, sessions: SessionManager) -> None:
+    """End the viewers' connections when the server is to end: an endless answer would never end by itself."""
     while not server.should_exit:
         await asyncio.sleep(0.1)
-    studio.leave()
+    sessions.leave()
 
 
 def _listen(host: str, port: int) -> socket.socket:

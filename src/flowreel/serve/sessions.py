@@ -1,7 +1,6 @@
-"""Who watches what: places for viewers, one roll for each or one for all, and what is counted.
+"""Viewer sessions: places, a live stream for each viewer or one for all, and what is counted.
 
-Knows: rolls, places, seats. Does not know: HTTP, sockets, what a message looks like. All of it runs in the event loop;
-only rolls have threads.
+All of it runs in the event loop; only live streams have threads.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from flowreel.pipeline.pipeline import Pipeline
-from flowreel.serve.errors import Refused
-from flowreel.serve.live_stream import Fragment, Problem, Roll, Wish
+from flowreel.serve.errors import RequestError
+from flowreel.serve.live_stream import Fragment, LiveStream, Problem, StreamRequest
 from flowreel.serve.messages import SEED_LIMIT
 from flowreel.serve.turns import Turns
 from flowreel.serve.uploads import Upload
@@ -27,13 +26,13 @@ from flowreel.serve.uploads import Upload
 KEPT = 8
 """Fragments that wait for a viewer of a broadcast; a slower one loses the oldest."""
 SETTLED = 10.0
-"""Seconds after a viewer came that another roll is begun to wait for the next one."""
+"""Seconds after a viewer came that another stream is begun for the next one."""
 KEPT_CLIPS = 8
 CLIP_LIFE = 600.0
 """Seconds that an uploaded clip is kept."""
 
 
-class Full(Refused):
+class FullError(RequestError):
     """All places are taken."""
 
     def __init__(self) -> None:
@@ -56,10 +55,10 @@ class Counts:
 
 
 @dataclass(eq=False)
-class Seat:
+class Viewer:
     """One viewer's: what is to be sent next comes out of :meth:`parts`."""
 
-    roll: Roll
+    live: LiveStream
     waiting: deque[Fragment | Problem] = field(default_factory=deque)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     came: float = 0.0
@@ -71,13 +70,13 @@ class Seat:
         self.changed.set()
 
 
-class Studio:
-    """The pipeline's one house.
+class SessionManager:
+    """The viewers of one pipeline and their live streams.
 
     Args:
         places: viewers (or clips being made) at a time; of a broadcast, viewers.
         ahead: seconds that a generation is before its viewer.
-        wish: what a viewer sees who asks for nothing.
+        wanted: the default request.
         now: gives the time in seconds; tests give their own.
     """
 
@@ -88,21 +87,21 @@ class Studio:
         places: int,
         broadcast: bool,
         ahead: float,
-        wish: Wish,
+        wanted: StreamRequest,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._now = now
-        self.pipeline, self.places, self.broadcast, self.ahead, self.wish = pipeline, places, broadcast, ahead, wish
+        self.pipeline, self.places, self.broadcast, self.ahead, self.wanted = pipeline, places, broadcast, ahead, wanted
         self.counts = Counts()
-        self.seats: set[Seat] = set()
+        self.viewers: set[Viewer] = set()
         self.working = 0
         self.threads = torch.get_num_threads()
-        self.turns = Turns(lambda: any(seat.roll.is_behind for seat in tuple(self.seats)))
-        self._spare: Roll | None = None
-        self._shared: Roll | None = None
+        self.turns = Turns(lambda: any(viewer.live.is_behind for viewer in tuple(self.viewers)))
+        self._spare: LiveStream | None = None
+        self._shared: LiveStream | None = None
         self._pump: asyncio.Task[None] | None = None
         self._newest: Fragment | None = None  # of the shared one
-        self._rolls: set[Roll] = set()  # all whose threads may still run
+        self._rolls: set[LiveStream] = set()  # all whose threads may still run
         self.closed = False
         self._clips: OrderedDict[str, tuple[float, Upload]] = OrderedDict()
 
@@ -110,31 +109,31 @@ class Studio:
 
     @property
     def free(self) -> int:
-        return self.places - len(self.seats) - (0 if self.broadcast else self.working)
+        return self.places - len(self.viewers) - (0 if self.broadcast else self.working)
 
     @contextlib.asynccontextmanager
-    async def seat(self, wish: Wish, clocked: bool = False) -> AsyncIterator[Seat]:
-        """A place for as long as the context lasts; its roll ends with it.
+    async def viewer(self, wanted: StreamRequest, clocked: bool = False) -> AsyncIterator[Viewer]:
+        """A place for as long as the context lasts; its stream ends with it.
 
         Raises:
-            Full: there is none.
+            FullError: there is none.
         """
-        ending = len(self._alive()) - len(self.seats) - (self._spare is not None)
+        ending = len(self._alive()) - len(self.viewers) - (self._spare is not None)
         if self.closed or self.free < 1 or (not self.broadcast and ending > self.places):
             self.counts.refused += 1
-            raise Full
-        seat = self._shared_seat() if self.broadcast else self._own_seat(wish, clocked)
-        self.seats.add(seat)
+            raise FullError
+        viewer = self._shared_seat() if self.broadcast else self._own_seat(wanted, clocked)
+        self.viewers.add(viewer)
         asyncio.get_running_loop().call_later(SETTLED, self.keep_spare)
         try:
-            yield seat
+            yield viewer
         finally:
-            self.seats.discard(seat)
-            seat.end()
+            self.viewers.discard(viewer)
+            viewer.end()
             if not self.broadcast:
-                seat.roll.close()
+                viewer.live.close()
                 self.keep_spare()
-            elif not self.seats and self._shared is not None:
+            elif not self.viewers and self._shared is not None:
                 self._shared.pause(True)
 
     @contextlib.contextmanager
@@ -142,108 +141,110 @@ class Studio:
         """A place for a clip that is made, beside those of viewers; in a broadcast there is one for clips.
 
         Raises:
-            Full: there is none.
+            FullError: there is none.
         """
         if self.closed or (self.working > 0 if self.broadcast else self.free < 1):
             self.counts.refused += 1
-            raise Full
+            raise FullError
         self.working += 1
         try:
             yield
         finally:
             self.working -= 1
 
-    def whole(self, wish: Wish) -> Wish:
-        """``wish`` with a class and a seed by chance where it has none."""
-        seed = random.randrange(SEED_LIMIT) if wish.seed is None else wish.seed
-        return replace(wish, seed=seed, label=self.pipeline.class_name(wish.label, seed))
+    def whole(self, wanted: StreamRequest) -> StreamRequest:
+        """The request with a random class and seed where it has none."""
+        seed = random.randrange(SEED_LIMIT) if wanted.seed is None else wanted.seed
+        return replace(wanted, seed=seed, label=self.pipeline.class_name(wanted.label, seed))
 
-    # --- one roll a viewer -------------------------------------------------------------------------------------
+    # --- one stream a viewer -------------------------------------------------------------------------------------
 
     def keep_spare(self) -> None:
-        """Have a roll that has begun, so that the next viewer need not wait for its first chunks."""
+        """Keep a stream that has begun, so that the next viewer need not wait for its first chunks."""
         if self._spare is None and not self.broadcast and not self.closed and self.free > 0:
-            self._spare = self._begin(self.wish)
+            self._spare = self._begin(self.wanted)
 
-    def _own_seat(self, wish: Wish, clocked: bool) -> Seat:
-        roll, self._spare = self._spare, None
-        if roll is not None and (clocked or not _fits(roll.wish, wish)):
-            roll.close()
-            roll = None
-        if roll is None:
-            roll = self._begin(wish, clocked)
-        seat = Seat(roll, came=self._now())
-        roll.notify = _waking(seat.changed)
-        seat.changed.set()
-        return seat
+    def _own_seat(self, wanted: StreamRequest, clocked: bool) -> Viewer:
+        live, self._spare = self._spare, None
+        if live is not None and (clocked or not _fits(live.wanted, wanted)):
+            live.close()
+            live = None
+        if live is None:
+            live = self._begin(wanted, clocked)
+        viewer = Viewer(live, came=self._now())
+        live.notify = _waking(viewer.changed)
+        viewer.changed.set()
+        return viewer
 
-    def _begin(self, wish: Wish, clocked: bool = False, notify: Callable[[], object] | None = None) -> Roll:
-        roll = Roll(self.pipeline, self.whole(wish), self.ahead, clocked, self._now)
-        roll.notify = notify or roll.notify
-        self._rolls = {*self._alive(), roll.start()}
-        return roll
+    def _begin(
+        self, wanted: StreamRequest, clocked: bool = False, notify: Callable[[], object] | None = None
+    ) -> LiveStream:
+        live = LiveStream(self.pipeline, self.whole(wanted), self.ahead, clocked, self._now)
+        live.notify = notify or live.notify
+        self._rolls = {*self._alive(), live.start()}
+        return live
 
-    def _alive(self) -> set[Roll]:
+    def _alive(self) -> set[LiveStream]:
         """Rolls whose threads have not ended; what the others made is counted."""
-        ended = {roll for roll in self._rolls if roll.join(0)}
-        self.counts.frames += sum(roll.frames for roll in ended)
+        ended = {live for live in self._rolls if live.join(0)}
+        self.counts.frames += sum(live.frames for live in ended)
         self._rolls -= ended
         return self._rolls
 
-    # --- one roll for all --------------------------------------------------------------------------------------
+    # --- one stream for all --------------------------------------------------------------------------------------
 
-    def _shared_seat(self) -> Seat:
+    def _shared_seat(self) -> Viewer:
         if self._shared is None:
             changed, self._newest = asyncio.Event(), None
-            self._shared = self._begin(self.wish, clocked=True, notify=_waking(changed))
+            self._shared = self._begin(self.wanted, clocked=True, notify=_waking(changed))
             self._pump = asyncio.create_task(self._share(self._shared, changed))
         self._shared.pause(False)
-        return Seat(self._shared, deque([self._newest] if self._newest else []), came=self._now())
+        return Viewer(self._shared, deque([self._newest] if self._newest else []), came=self._now())
 
-    async def _share(self, roll: Roll, changed: asyncio.Event) -> None:
-        """Hand every fragment of ``roll`` to every seat; whoever is too slow loses the oldest."""
+    async def _share(self, live: LiveStream, changed: asyncio.Event) -> None:
+        """Give every fragment of ``live`` to every viewer; a viewer that is too slow loses the oldest."""
         while True:
             await changed.wait()
             changed.clear()
-            while (made := roll.take()) is not None:
+            while (made := live.take()) is not None:
                 if isinstance(made, Fragment):
-                    self.note(roll)
+                    self.note(live)
                     self._newest = made
-                for seat in self.seats:
-                    if len(seat.waiting) >= KEPT:
-                        seat.waiting.popleft()
+                for viewer in self.viewers:
+                    if len(viewer.waiting) >= KEPT:
+                        viewer.waiting.popleft()
                         self.counts.dropped_fragments += 1
-                    seat.waiting.append(made)
-                    seat.changed.set()
+                    viewer.waiting.append(made)
+                    viewer.changed.set()
                 if isinstance(made, Problem) and made.fatal:
                     self._shared = None
                     return
 
-    async def parts(self, seat: Seat) -> AsyncIterator[Fragment | Problem]:
-        """What is made, as it is; ends when the seat does."""
-        while not seat.ended:
-            made = (seat.waiting.popleft() if seat.waiting else None) if self.broadcast else seat.roll.take()
+    async def parts(self, viewer: Viewer) -> AsyncIterator[Fragment | Problem]:
+        """The fragments as they are made; ends when the viewer leaves."""
+        while not viewer.ended:
+            made = (viewer.waiting.popleft() if viewer.waiting else None) if self.broadcast else viewer.live.take()
             if made is None:
-                await seat.changed.wait()
-                seat.changed.clear()
+                await viewer.changed.wait()
+                viewer.changed.clear()
                 continue
             if isinstance(made, Fragment):
-                if not seat.taken:
-                    self.counts.first_fragment_seconds = self._now() - seat.came
-                seat.taken += 1
+                if not viewer.taken:
+                    self.counts.first_fragment_seconds = self._now() - viewer.came
+                viewer.taken += 1
                 if not self.broadcast:
-                    self.note(seat.roll)
+                    self.note(viewer.live)
             yield made
 
-    def note(self, roll: Roll) -> None:
+    def note(self, live: LiveStream) -> None:
         self.counts.fragments += 1
-        self.counts.speed = roll.speed
+        self.counts.speed = live.speed
 
     @property
     def frames(self) -> int:
         """Made since the server began."""
         alive = self._alive()
-        return self.counts.frames + sum(roll.frames for roll in alive)
+        return self.counts.frames + sum(live.frames for live in alive)
 
     # --- what viewers brought ----------------------------------------------------------------------------------
 
@@ -266,20 +267,20 @@ class Studio:
     # --- the end -----------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """End every roll and wait for their threads."""
+        """End every stream and wait for their threads."""
         self.leave()
-        rolls = list(self._alive())
-        for roll in rolls:
-            roll.close()
+        live_streams = list(self._alive())
+        for live in live_streams:
+            live.close()
         if self._pump is not None:
             self._pump.cancel()
-        await asyncio.to_thread(lambda: [roll.join(10) for roll in rolls])
+        await asyncio.to_thread(lambda: [live.join(10) for live in live_streams])
 
     def leave(self) -> None:
-        """Take nobody in any more, and end all seats."""
+        """Take nobody in any more, and end all sessions."""
         self.closed = True
-        for seat in list(self.seats):
-            seat.end()
+        for viewer in list(self.viewers):
+            viewer.end()
 
 
 def _waking(event: asyncio.Event) -> Callable[[], object]:
@@ -293,7 +294,12 @@ def _waking(event: asyncio.Event) -> Callable[[], object]:
     return wake
 
 
-def _fits(spare: Wish, wish: Wish) -> bool:
-    """Whether a roll that was begun for anyone is one that ``wish`` asked for: chance is as good as chance."""
-    asked = (wish.guidance, wish.steps, wish.window, wish.given) == (spare.guidance, spare.steps, spare.window, None)
-    return asked and wish.label in (None, spare.label) and wish.seed in (None, spare.seed)
+def _fits(spare: StreamRequest, wanted: StreamRequest) -> bool:
+    """Whether a stream that was begun for anybody fulfils this request: a random choice is as good as another."""
+    asked = (wanted.guidance, wanted.steps, wanted.window, wanted.media) == (
+        spare.guidance,
+        spare.steps,
+        spare.window,
+        None,
+    )
+    return asked and wanted.label in (None, spare.label) and wanted.seed in (None, spare.seed)

@@ -1,4 +1,4 @@
-"""The loudness of a stream's sound in bands, column by column: what the page draws under the picture."""
+"""The loudness of a stream's audio in bands, column by column: drawn under the video."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ QUIET, LOUD = -75.0, -15.0
 """dB below a full-scale sine that are drawn as 0 and as 255."""
 
 
-class Strip:
+class SpectrumStrip:
     """Columns of :data:`BANDS` bytes, one for every :data:`HOP` seconds, of chunks that follow each other."""
 
     def __init__(self, sample_rate: int) -> None:

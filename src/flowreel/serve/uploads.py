@@ -1,4 +1,4 @@
-"""Clips and sounds that viewers bring: read by a process of its own, which is killed when it takes too much.
+"""Uploads of viewers, read by a process of its own, which is killed when it takes too much.
 
 The process gets a file under a name of ours, never one from a request, and only containers that hold their media
 themselves: playlists, which name other files, are refused by their first bytes.
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from flowreel.media import Clip
-from flowreel.serve.errors import Refused
+from flowreel.serve.errors import RequestError
 
 PASSED_ON = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR")
 """Of the environment, to the process that reads: it has no use for anybody's secrets."""
@@ -60,10 +60,10 @@ class Form:
 
 @dataclass(frozen=True)
 class Upload:
-    """What was brought; ``picture``: whether it had one, otherwise the clip's frames are black."""
+    """A clip; without video (``has_video``) its frames are black."""
 
     clip: Clip
-    picture: bool
+    has_video: bool
 
 
 class Reader:
@@ -82,7 +82,7 @@ class Reader:
         if length is not None and length.isdecimal() and int(length[:20]) > self.limits.size:
             raise self._too_large()
         if self._asking >= AT_ONCE:
-            raise Refused(503, "too many uploads at once: try again in a few seconds")
+            raise RequestError(503, "too many uploads at once: try again in a few seconds")
         self._asking += 1
         try:
             return await self._taken(body)
@@ -110,12 +110,12 @@ class Reader:
                         raise self._too_large()
                     file.write(part)
         except TimeoutError as error:
-            raise Refused(408, f"the upload took longer than {self.limits.seconds:g} s") from error
+            raise RequestError(408, f"the upload took longer than {self.limits.seconds:g} s") from error
         if not received:
-            raise Refused(400, "the body is empty: send the file as the body of the request")
+            raise RequestError(400, "the body is empty: send the file as the body of the request")
 
-    def _too_large(self) -> Refused:
-        return Refused(413, f"an upload may have at most {self.limits.size / 2**20:g} MB")
+    def _too_large(self) -> RequestError:
+        return RequestError(413, f"an upload may have at most {self.limits.size / 2**20:g} MB")
 
     async def _decoded(self, path: Path) -> Upload:
         task = json.dumps({"form": asdict(self.form), "limits": asdict(self.limits)})
@@ -131,7 +131,7 @@ class Reader:
             async with asyncio.timeout(self.limits.seconds):
                 output, _ = await process.communicate()
         except TimeoutError as error:
-            raise Refused(422, f"reading the file took longer than {self.limits.seconds:g} s") from error
+            raise RequestError(422, f"reading the file took longer than {self.limits.seconds:g} s") from error
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -141,14 +141,14 @@ class Reader:
 
     def _upload(self, code: int | None, output: bytes) -> Upload:
         if code == 2:
-            raise Refused(422, output.decode(errors="replace")[:300])
-        broken = Refused(422, "the file can't be read: it is damaged, or takes too much to read")
+            raise RequestError(422, output.decode(errors="replace")[:300])
+        broken = RequestError(422, "the file can't be read: it is damaged, or takes too much to read")
         if code != 0:
             raise broken
         try:
             with np.load(io.BytesIO(output), allow_pickle=False) as arrays:
-                sound = dict(arrays).get("audio")
-                frames, picture = arrays["frames"], bool(arrays["picture"])
-            return Upload(Clip(frames, sound, self.form.fps, self.form.sample_rate or Clip.sample_rate), picture)
+                audio = dict(arrays).get("audio")
+                frames, has_video = arrays["frames"], bool(arrays["video"])
+            return Upload(Clip(frames, audio, self.form.fps, self.form.sample_rate or Clip.sample_rate), has_video)
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise broken from error

@@ -1,4 +1,4 @@
-"""The live stream: fragments down and wishes up over a WebSocket, or one MP4 without an end for players."""
+"""The live stream over a WebSocket, or as one endless MP4 for players."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from flowreel.serve import messages as control
-from flowreel.serve.errors import Refused
+from flowreel.serve import messages
+from flowreel.serve.errors import RequestError
 from flowreel.serve.live_stream import Fragment, Problem
 from flowreel.serve.pace import Pace, faster, slowness
 from flowreel.serve.security import Bucket
-from flowreel.serve.sessions import Full, Seat
-from flowreel.serve.state import LONGEST_MESSAGE, RETRY, House, as_given, with_defaults
+from flowreel.serve.sessions import FullError, Viewer
+from flowreel.serve.state import LONGEST_MESSAGE, RETRY, ServerState, as_conditioning, with_defaults
 
 log = logging.getLogger("flowreel.serve")
 
@@ -34,22 +34,22 @@ MISTAKES = 20
 """Messages that were refused, after which a viewer has to go."""
 
 
-async def watch(house: House, socket: WebSocket) -> None:
-    """One viewer: fragments down, wishes up, until either side has gone."""
+async def watch(state: ServerState, socket: WebSocket) -> None:
+    """One viewer: sends fragments and receives messages until either side leaves."""
     try:
-        wish = control.wished(dict(socket.query_params), house.pipeline.config)
-    except Refused as refusal:
+        wanted = messages.wished(dict(socket.query_params), state.pipeline.config)
+    except RequestError as error:
         await socket.accept()
-        await _tell(socket, {"type": "error", "status": refusal.status, "message": refusal.message})
+        await _tell(socket, {"type": "error", "status": error.status, "message": error.message})
         await socket.close(1008)
         return
     await socket.accept()
     try:
-        async with house.studio.seat(with_defaults(wish, house.studio.wish)) as seat:
-            await _tell(socket, _ready(house, seat))
-            await socket.send_bytes(_packed({"kind": "init"}, seat.roll.init))
-            await _until_either(_send(house, socket, seat), _listen(house, socket, seat))
-    except Full:
+        async with state.sessions.viewer(with_defaults(wanted, state.sessions.wanted)) as viewer:
+            await _tell(socket, _ready(state, viewer))
+            await socket.send_bytes(_packed({"kind": "init"}, viewer.live.init))
+            await _until_either(_send(state, socket, viewer), _listen(state, socket, viewer))
+    except FullError:
         await _tell(socket, {"type": "full", "retry": RETRY})
         await _close(socket, 1013)
     except (WebSocketDisconnect, RuntimeError):
@@ -74,32 +74,32 @@ def _report(result: object) -> None:
         log.error("a viewer's connection failed", exc_info=result)
 
 
-def _ready(house: House, seat: Seat) -> dict[str, Any]:
-    config, wish = house.pipeline.config, seat.roll.wish
+def _ready(state: ServerState, viewer: Viewer) -> dict[str, Any]:
+    config, wanted = state.pipeline.config, viewer.live.wanted
     height, width = config.frame_size
     return {
         "type": "ready",
-        "mime": seat.roll.mime,
+        "mime": viewer.live.mime,
         "sound": config.timing.has_audio,
         "classes": list(config.classes),
-        "label": wish.label,
-        "seed": wish.seed,
-        "guidance": config.guidance if wish.guidance is None else wish.guidance,
+        "label": wanted.label,
+        "seed": wanted.seed,
+        "guidance": config.guidance if wanted.guidance is None else wanted.guidance,
         "guided": bool(config.classes) and config.model.class_dropout > 0,
-        "steps": config.steps if wish.steps is None else wish.steps,
-        "window": wish.window,
+        "steps": config.steps if wanted.steps is None else wanted.steps,
+        "window": wanted.window,
         "fps": config.timing.fps,
         "width": width,
         "height": height,
-        "ahead": house.studio.ahead,
-        "broadcast": house.studio.broadcast,
+        "ahead": state.sessions.ahead,
+        "broadcast": state.sessions.broadcast,
     }
 
 
-async def _send(house: House, socket: WebSocket, seat: Seat) -> None:
+async def _send(state: ServerState, socket: WebSocket, viewer: Viewer) -> None:
     """Everything that is made, as fast as the viewer takes it."""
     pace, generation, logged = Pace(), 0, False
-    async for part in house.studio.parts(seat):
+    async for part in state.sessions.parts(viewer):
         if isinstance(part, Problem):
             await _tell(socket, {"type": "error", "status": 500 if part.fatal else 400, "message": part.message})
             if part.fatal:
@@ -107,24 +107,24 @@ async def _send(house: House, socket: WebSocket, seat: Seat) -> None:
             continue
         async with asyncio.timeout(STUCK):
             await socket.send_bytes(_packed(_header(part), part.data))
-        house.studio.counts.sent_bytes += len(part.data)
+        state.sessions.counts.sent_bytes += len(part.data)
         if part.generation != generation:
             if pace.slow:
-                await _tell(socket, _paced(house, seat, part.speed, False))
+                await _tell(socket, _paced(state, viewer, part.speed, False))
             pace, generation = Pace(), part.generation
         if not pace.note(part.speed):
             continue
-        await _tell(socket, _paced(house, seat, part.speed, pace.slow))
+        await _tell(socket, _paced(state, viewer, part.speed, pace.slow))
         if pace.slow and not logged:
             logged = True
-            advice = slowness(part.speed, seat.roll.wish, house.pipeline.config)
-            log.warning("a stream rolls at %.2f times real time: %s", part.speed, advice)
+            advice = slowness(part.speed, viewer.live.wanted, state.pipeline.config)
+            log.warning("a stream runs at %.2f times real time: %s", part.speed, advice)
 
 
-def _paced(house: House, seat: Seat, speed: float, slow: bool) -> dict[str, Any]:
+def _paced(state: ServerState, viewer: Viewer, speed: float, slow: bool) -> dict[str, Any]:
     """That the machine has become slower than real time, and what would help; or that it no longer is."""
-    ways = faster(speed, seat.roll.wish, house.pipeline.config)
-    offers = {} if house.studio.broadcast else {"steps": ways.steps, "window": ways.window}
+    ways = faster(speed, viewer.live.wanted, state.pipeline.config)
+    offers = {} if state.sessions.broadcast else {"steps": ways.steps, "window": ways.window}
     return {"type": "pace", "slow": slow, "speed": round(speed, 2), **offers}
 
 
@@ -135,11 +135,11 @@ def _header(part: Fragment) -> dict[str, Any]:
         "end": round(part.end, 6),
         "label": part.label,
         "speed": round(part.speed, 3),
-        "strip": base64.b64encode(part.strip).decode(),
+        "spectrum": base64.b64encode(part.spectrum).decode(),
     }
 
 
-async def _listen(house: House, socket: WebSocket, seat: Seat) -> None:
+async def _listen(state: ServerState, socket: WebSocket, viewer: Viewer) -> None:
     """What the viewer says; who says nothing that can be understood is sent away."""
     mistakes, bucket = 0, Bucket(rate=30, burst=60)
     while mistakes < MISTAKES:
@@ -152,48 +152,48 @@ async def _listen(house: House, socket: WebSocket, seat: Seat) -> None:
             return
         try:
             if not bucket.take():
-                raise Refused(429, "too many messages: at most 30 a second")
+                raise RequestError(429, "too many messages: at most 30 a second")
             text = received.get("text")
             if text is None or len(text) > LONGEST_MESSAGE:
-                raise Refused(400, f"a message must be text of at most {LONGEST_MESSAGE} characters")
-            said = control.message(text, house.pipeline.config)
-            if _act(house, seat, said):
-                await _tell(socket, _state(house, seat))
-        except Refused as refusal:
+                raise RequestError(400, f"a message must be text of at most {LONGEST_MESSAGE} characters")
+            said = messages.message(text, state.pipeline.config)
+            if _act(state, viewer, said):
+                await _tell(socket, _state(state, viewer))
+        except RequestError as error:
             mistakes += 1
-            await _tell(socket, {"type": "error", "status": refusal.status, "message": refusal.message})
+            await _tell(socket, {"type": "error", "status": error.status, "message": error.message})
 
 
-def _act(house: House, seat: Seat, said: control.Message) -> bool:
-    """Do it; whether the viewer should be told what it is like now."""
-    roll = seat.roll
-    if house.studio.broadcast:
-        if isinstance(said, control.Played):
+def _act(state: ServerState, viewer: Viewer, said: messages.Message) -> bool:
+    """Fulfil the message. True where the viewer gets the new state."""
+    live = viewer.live
+    if state.sessions.broadcast:
+        if isinstance(said, messages.Played):
             return False
-        raise Refused(403, "this stream is for all viewers: it can't be steered")
+        raise RequestError(403, "this stream is for all viewers: it can't be steered")
     match said:
-        case control.Played(seconds):
-            roll.played(seconds)
+        case messages.Played(seconds):
+            live.played(seconds)
             return False
-        case control.Steer(label, guidance):
-            roll.steer(label, guidance)
-        case control.Restart(wish):
-            roll.restart(house.studio.whole(with_defaults(wish, roll.wish)))
-        case control.Pause(paused):
-            roll.pause(paused)
-        case control.Use(name, role):
-            given = as_given(house.studio.upload(name), role)
-            roll.restart(replace(roll.wish, given=given.clip, role=role))
+        case messages.Steer(label, guidance):
+            live.steer(label, guidance)
+        case messages.Restart(wanted):
+            live.restart(state.sessions.whole(with_defaults(wanted, live.wanted)))
+        case messages.Pause(paused):
+            live.pause(paused)
+        case messages.Use(name, role):
+            upload = as_conditioning(state.sessions.upload(name), role)
+            live.restart(replace(live.wanted, media=upload.clip, role=role))
     return True
 
 
-def _state(house: House, seat: Seat) -> dict[str, Any]:
+def _state(state: ServerState, viewer: Viewer) -> dict[str, Any]:
     """What is generated from now on."""
-    ready = _ready(house, seat)
+    ready = _ready(state, viewer)
     return {
         "type": "state",
         **{k: ready[k] for k in ("label", "seed", "guidance", "steps", "window")},
-        "paused": seat.roll.paused,
+        "paused": viewer.live.paused,
     }
 
 
@@ -215,10 +215,10 @@ async def _close(socket: WebSocket, code: int) -> None:
 class Live(Response):
     """An endless answer, which holds its viewer's place from before its first byte until either side has gone."""
 
-    def __init__(self, house: House, seat: Seat, leave: contextlib.AsyncExitStack) -> None:
+    def __init__(self, state: ServerState, viewer: Viewer, leave: contextlib.AsyncExitStack) -> None:
         super().__init__(media_type="video/mp4", headers={"cache-control": "no-store"})
         del self.headers["content-length"]
-        self._house, self._seat, self._leave = house, seat, leave
+        self._house, self._seat, self._leave = state, viewer, leave
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         try:
@@ -228,12 +228,12 @@ class Live(Response):
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        await self._part(send, self._seat.roll.init)
-        async for part in self._house.studio.parts(self._seat):
+        await self._part(send, self._seat.live.init)
+        async for part in self._house.sessions.parts(self._seat):
             if isinstance(part, Problem):
                 break
             await self._part(send, part.data)
-            self._house.studio.counts.sent_bytes += len(part.data)
+            self._house.sessions.counts.sent_bytes += len(part.data)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _part(self, send: Send, data: bytes) -> None:
@@ -246,11 +246,13 @@ async def _until_gone(receive: Receive) -> None:
         pass
 
 
-async def endless(house: House, request: Request) -> Response:
+async def endless(state: ServerState, request: Request) -> Response:
     """The stream as one MP4 without an end, for players."""
-    wish = control.wished(dict(request.query_params), house.pipeline.config)
+    wanted = messages.wished(dict(request.query_params), state.pipeline.config)
     if request.method == "HEAD":
         return Response(media_type="video/mp4")
     leave = contextlib.AsyncExitStack()
-    seat = await leave.enter_async_context(house.studio.seat(with_defaults(wish, house.studio.wish), clocked=True))
-    return Live(house, seat, leave)
+    viewer = await leave.enter_async_context(
+        state.sessions.viewer(with_defaults(wanted, state.sessions.wanted), clocked=True)
+    )
+    return Live(state, viewer, leave)

@@ -8,7 +8,7 @@ const DELAYS = [0.5, 1, 2, 4, 5]; // seconds before each further try to connect
 const NOTICE_MS = 6000;
 const KEEP_BEHIND = 20; // seconds of buffer kept behind the playhead
 const KEEP_AHEAD = 20; // seconds of a shared stream taken in while it is paused here
-const KEEP_FRAGMENTS = 14; // seconds of fragments kept behind the playhead, for download and strip
+const KEEP_FRAGMENTS = 14; // seconds of fragments kept behind the playhead, for download and spectrum
 const DOWNLOAD = 10; // seconds in a download
 const FAR_BEHIND = 3; // seconds behind the live edge that make the playhead jump
 const EDGE_DISTANCE = 0.5;
@@ -437,11 +437,11 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(anchor.href), 60_000);
 }
 
-// ---------------------------------------------------------------- strip
+// ---------------------------------------------------------------- spectrum
 
 /** The sound of the last seconds, moving with the playhead. */
-class Strip {
-  #canvas = element("strip");
+class Spectrum {
+  #canvas = element("spectrum");
   #context = this.#canvas.getContext("2d");
   #still = matchMedia("(prefers-reduced-motion: reduce)");
   #accent = getComputedStyle(this.#canvas).color.match(/\d+/g).slice(0, 3).map(Number);
@@ -459,7 +459,7 @@ class Strip {
   }
 
   /** A small picture of a fragment's columns, or null without any. */
-  picture(base64) {
+  image(base64) {
     const levels = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
     const columns = Math.floor(levels.length / BANDS);
     if (!columns) return null;
@@ -497,10 +497,10 @@ class Strip {
 
   #drawSound(fragments, place) {
     this.#context.imageSmoothingEnabled = false;
-    for (const { start, end, strip } of fragments) {
+    for (const { start, end, image } of fragments) {
       const [left, right] = [place(start), place(end)];
-      if (!strip || right < 0 || left > this.#canvas.width) continue;
-      this.#context.drawImage(strip, left, 0, right - left, this.#canvas.height);
+      if (!image || right < 0 || left > this.#canvas.width) continue;
+      this.#context.drawImage(image, left, 0, right - left, this.#canvas.height);
     }
   }
 
@@ -580,7 +580,7 @@ const app = {
   confirmed: {}, // the same as the server last gave it
   chosen: {}, // what the person chose, for the next connection
   init: null,
-  fragments: [], // around the playhead: { start, end, label, turn, bytes, strip }
+  fragments: [], // around the playhead: { start, end, label, turn, bytes, image }
   count: 0, // fragments of this connection
   connections: 0,
   rolled: 0,
@@ -592,7 +592,7 @@ const app = {
   info: {},
 };
 
-const strip = new Strip();
+const spectrum = new Spectrum();
 const meter = new FrameMeter();
 const player = new Player({
   changed: () => renderState(),
@@ -706,7 +706,7 @@ function takeInit(bytes) {
   player.push(bytes);
 }
 
-function takeFragment({ start, end, label = null, speed, strip: columns }, bytes) {
+function takeFragment({ start, end, label = null, speed, spectrum: columns }, bytes) {
   if (app.count === 0) beginStream();
   app.count += 1;
   app.rolled = end;
@@ -714,7 +714,7 @@ function takeFragment({ start, end, label = null, speed, strip: columns }, bytes
   if (player.push(bytes)) {
     const before = app.fragments.at(-1);
     const turn = !before || before.label !== label;
-    app.fragments.push({ start, end, label, turn, bytes, strip: columns ? strip.picture(columns) : null });
+    app.fragments.push({ start, end, label, turn, bytes, image: columns ? spectrum.image(columns) : null });
   }
   if (app.count === 1 && player.paused) sendPaused(true); // only now, so that there is a picture to look at
 }
@@ -881,7 +881,7 @@ function renderMode() {
   const { classes = [], guided, sound, broadcast, width, height, guidance } = app.ready;
   element("stage").style.setProperty("--ratio", `${width} / ${height}`);
   element("shared").hidden = !broadcast;
-  element("strip").hidden = element("mute").hidden = !sound;
+  element("spectrum").hidden = element("mute").hidden = !sound;
   element("guidancefield").hidden = !guided;
   element("guidance").max = Math.max(8, guidance ?? 0);
   renderClasses(classes);
@@ -1168,7 +1168,7 @@ function tick() {
 
 function frame(stamp) {
   renderLabel();
-  if (!element("strip").hidden) strip.draw(stamp, video.currentTime, app.fragments);
+  if (!element("spectrum").hidden) spectrum.draw(stamp, video.currentTime, app.fragments);
   requestAnimationFrame(frame);
 }
 
