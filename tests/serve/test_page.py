@@ -80,7 +80,7 @@ def test_it_plays_with_sound(page: Any) -> None:
     until(page, "Number(fps.textContent.split(' ')[0]) > 3", 10)
     pixels = value(
         page,
-        "(c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data])(document.getElementById('spectrum'))",
+        "(c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data])(document.querySelector('canvas'))",
     )
     assert len(set(pixels)) > 4, "nothing is drawn of the sound"
 
