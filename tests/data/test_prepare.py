@@ -269,12 +269,12 @@ def mixed(tmp_path: Path) -> Path:
 
 
 def test_clips_with_and_without_sound_need_a_choice(mixed: Path, tmp_path: Path, config: PrepareConfig) -> None:
-    with pytest.raises(InputError, match=r"1 of 3 clips have no sound.*require.*silence.*none"):
+    with pytest.raises(InputError, match=r"1 of 3 clips have no audio.*require.*silence.*none"):
         run(mixed, tmp_path / "out", config)
     index, lines = run(mixed, tmp_path / "require", replace(config, audio="require"))
     assert [entry["path"] for entry in index["splits"]["train"]] == ["0.mkv", "2.mkv"]
-    assert index["skipped"] == [{"path": "1.mkv", "reason": "it has no sound"}]
-    assert "skipped 1.mkv: it has no sound" in lines
+    assert index["skipped"] == [{"path": "1.mkv", "reason": "it has no audio"}]
+    assert "skipped 1.mkv: it has no audio" in lines
     index, _ = run(mixed, tmp_path / "silence", replace(config, audio="silence"))
     floor = AudioCodecConfig().mel.floor
     silent = stored(tmp_path / "silence", index["splits"]["train"][1])["audio"]

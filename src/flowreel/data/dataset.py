@@ -100,7 +100,7 @@ class WindowDataset(Dataset):
     def sample(self, n: int) -> dict[str, Any]:
         """The window at position ``n`` (0 or more) of the endless order.
 
-        Model latents ``"video"`` (T, C, H, W) and, with sound, ``"audio"`` (T, 1, M, F), float32; ``"label"``, the
+        Model latents ``"video"`` (T, C, H, W) and, with audio, ``"audio"`` (T, 1, M, F), float32; ``"label"``, the
         class, or with ``config.cut`` above 0 that of every frame (T,); ``"clip"``, the clip's number in
         ``index.splits[split]``.
         """

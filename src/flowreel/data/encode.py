@@ -64,23 +64,23 @@ def choose_codec(
     multiple of the codec's factor.
     """
     if config.codec:
-        given, folder = named_codec(config.codec)
-        _check_size(config, given.video.factor)
+        chosen, folder = named_codec(config.codec)
+        _check_size(config, chosen.video.factor)
     else:
         _check_size(config, VideoCodecConfig().factor)
         if fit_codec is None:
-            raise InputError("no codec was given: give a folder of flowreel train-codec, or a hub id, as --codec")
+            raise InputError("no codec is named: give a folder of flowreel train-codec, or a hub id, as --codec")
         folder = fit_codec(clips, training, config, report, processes, keep)
-        given = Codec.load(folder).config
+        chosen = Codec.load(folder).config
     fit = "crop" if config.fit == "random" else config.fit
-    video = replace(given.video, posterior=config.posterior, fit=fit)
+    video = replace(chosen.video, posterior=config.posterior, fit=fit)
     vocoder = _vocoder(config, timing)
-    audio = _audio(given.audio, config, vocoder, report) if timing.has_audio else None
+    audio = _audio(chosen.audio, config, vocoder, report) if timing.has_audio else None
     device = processes.device if processes is not None else "cpu"
     return Codec(CodecConfig(video, audio), timing, folder, vocoder=vocoder, device=device)
 
 
-def with_sound_settings(config: PrepareConfig) -> PrepareConfig:
+def with_audio_settings(config: PrepareConfig) -> PrepareConfig:
     """The settings with ``peak``, ``channel`` and log-mel filled in where they are not set.
 
     They are taken from the codec, if its folder has them, so that a model can be trained further. Otherwise they are 0,
@@ -105,13 +105,13 @@ def _vocoder(config: PrepareConfig, timing: Timing) -> Vocoder | None:
 
 
 def _audio(
-    given: AudioCodecConfig | None, config: PrepareConfig, chosen: Vocoder | None, report: Report
+    own: AudioCodecConfig | None, config: PrepareConfig, chosen: Vocoder | None, report: Report
 ) -> AudioCodecConfig:
     """The audio settings, with the chosen vocoder, or the codec's if it was made for this log-mel."""
-    vocoder = given.vocoder if given is not None else ""
+    vocoder = own.vocoder if own is not None else ""
     if chosen is not None:
         vocoder = chosen.kind
-    elif given is not None and vocoder and given.mel != config.mel:
+    elif own is not None and vocoder and own.mel != config.mel:
         report("the codec's vocoder was made for another log-mel (see --mel): audio will be decoded by Griffin-Lim")
         vocoder = ""
     return AudioCodecConfig(mel=config.mel, peak=config.peak or 0.0, channel=config.channel or "mean", vocoder=vocoder)

@@ -15,7 +15,7 @@ from typing import Any
 from flowreel.codec import Codec
 from flowreel.config import PrepareConfig, Timing
 from flowreel.config.clocks import timing_with_sound
-from flowreel.data.encode import FitCodec, choose_codec, encode_clips, with_sound_settings
+from flowreel.data.encode import FitCodec, choose_codec, encode_clips, with_audio_settings
 from flowreel.data.index import amount, finish
 from flowreel.data.plan import SETTINGS, Plan, check_settings, make_plan, settings_of, stamp_of
 from flowreel.data.progress import Progress
@@ -71,7 +71,7 @@ def prepare(
                     import_latents(clips, out, config, report)
                 processes.wait()
             else:
-                config = with_sound_settings(config)
+                config = with_audio_settings(config)
                 with Pool(config.workers) as pool:
                     _Preparation(clips, out, config, report, processes, pool, fit_codec).run()
             return read_json(out / INDEX)
@@ -106,14 +106,14 @@ class _Preparation:
             return
         known, unknown = self.processes.from_lead((plan.known, plan.unknown) if plan else ([], []))
         sources = sorted([*known, *self._inspect(unknown)], key=lambda s: (SPLITS.index(s.split), s.name))
-        readable, sound = usable(sources, self.config.audio, self.skipped)
+        readable, has_audio = usable(sources, self.config.audio, self.skipped)
         if self.processes.from_lead(plan is not None and plan.is_up_to_date(readable, self.skipped, self.config)):
             self._complete()
             return
-        self.settings["sound"] = sound
+        self.settings["sound"] = has_audio
         if plan is not None and plan.begun:
             check_settings(self.out, self.settings)
-        codec = self._choose_codec(sound, keep=self.processes.from_lead(plan is not None and plan.begun))
+        codec = self._choose_codec(has_audio, keep=self.processes.from_lead(plan is not None and plan.begun))
         stamp = stamp_of(self.settings, codec)
         packer = self._packer(plan, readable, stamp) if plan else None
         missing = self.processes.from_lead(packer.missing() if packer else [])
@@ -147,8 +147,8 @@ class _Preparation:
                 self.report(f"inspected {len(done)} of {len(mine)} clips, {len(done) / clock.seconds:.0f} clips/s")
         return [source for share in self.processes.gather(done) for source in share]
 
-    def _choose_codec(self, sound: bool, keep: bool) -> Codec:
-        timing = timing_with_sound(self.config.fps, self.config.mel) if sound else Timing(self.config.fps, 0, 0)
+    def _choose_codec(self, has_audio: bool, keep: bool) -> Codec:
+        timing = timing_with_sound(self.config.fps, self.config.mel) if has_audio else Timing(self.config.fps, 0, 0)
         self.config = replace(self.config, fps=timing.fps)
         training = self.out / CODEC_TRAINING
         codec = choose_codec(

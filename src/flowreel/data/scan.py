@@ -35,9 +35,9 @@ class Scan:
     """Every media file below ``folder``, in ``files``, sorted by name; unreadable ones are included.
 
     Links are followed. A link to a folder that contains it is skipped, and so is a folder that was read already in the
-    same ``group`` (a function of its name); :meth:`tell` reports both. Names that begin with a dot and the folder
-    ``leave_out`` are ignored. Pipes, sockets and devices are not opened. Raises :class:`OSError` where ``folder``
-    itself can't be read.
+    same ``group`` (a function of its name); :meth:`report_skipped` reports both. Names that begin with a dot and the
+    folder ``leave_out`` are ignored. Pipes, sockets and devices are not opened. Raises :class:`OSError` where
+    ``folder`` itself can't be read.
     """
 
     def __init__(self, folder: Path, leave_out: Path | str | None, group: Callable[[str], str]) -> None:
@@ -62,7 +62,7 @@ class Scan:
             shown.append("...")
         return f"{count} other {'file' if count == 1 else 'files'} ({', '.join(shown)})"
 
-    def tell(self, report: Report) -> None:
+    def report_skipped(self, report: Report) -> None:
         """Report the folders that were skipped, and the number of other files."""
         for note in self._notes:
             report(note)

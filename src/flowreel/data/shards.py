@@ -1,7 +1,7 @@
 """The disk format of a prepared folder: safetensors shards of stored latents, and an index.
 
 The folder holds ``index.json``, ``codec/`` and ``train-00000.safetensors``, ``test-00000.safetensors``, ... In a shard,
-the clip with key ``k`` has the tensors ``k.video`` (T, C, H, W) and, with sound, ``k.audio`` (T, 1, M, F). The
+the clip with key ``k`` has the tensors ``k.video`` (T, C, H, W) and, with audio, ``k.audio`` (T, 1, M, F). The
 metadata of each shard hold a stamp of what it was made from and the records of its clips, so that an interrupted
 preparation resumes after its finished shards. In the meantime ``.parts/`` holds clips that are in no shard yet (see
 :mod:`flowreel.data.staging`).

@@ -60,7 +60,7 @@ def find_clips(folder: Path | str, leave_out: Path | str | None = None, report: 
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder of clips")
     scan = Scan(folder, leave_out, _group)
-    scan.tell(report)
+    scan.report_skipped(report)
     files = [file for file in scan.files if _is_text(file.name)]
     if len(files) < len(scan.files):
         odd = next(file.name for file in scan.files if not _is_text(file.name))
@@ -74,7 +74,7 @@ def find_clips(folder: Path | str, leave_out: Path | str | None = None, report: 
         raise InputError(f"{folder} has clips in test but none in train: move some there, or give {folder / 'test'}")
     outside = [file.name for file in files if split_up and file.name.split("/")[0] not in SPLITS]
     if outside:
-        report(f"left out {len(outside)} clips that lie outside {folder}/train and {folder}/test: {outside[0]}, ...")
+        report(f"left out {len(outside)} clips outside of {folder}/train and {folder}/test: {outside[0]}, ...")
     inside = [file for file in files if not split_up or file.name.split("/")[0] in SPLITS]
     trained_on = {_file_of(file): file.name for file in inside if file.name.startswith("train/")} if split_up else {}
     sources = [_source(folder, file, split_up, trained_on) for file in inside]
@@ -187,15 +187,15 @@ def usable(sources: Iterable[Source], audio: str, skipped: Skipped) -> tuple[lis
         raise InputError("none of the clips can be read: the reasons are in the lines above")
     with_audio = sum(source.has_audio for source in readable)
     if with_audio == 0 and audio in ("require", "silence"):
-        raise InputError(f"none of the clips has sound, so --audio {audio} can't be: choose --audio none")
+        raise InputError(f"none of the clips has audio, so --audio {audio} can't be: choose --audio none")
     if audio == "auto" and 0 < with_audio < len(readable):
         raise InputError(
-            f"{len(readable) - with_audio} of {len(readable)} clips have no sound. Choose --audio require (skip them), "
+            f"{len(readable) - with_audio} of {len(readable)} clips have no audio. Choose --audio require (skip them), "
             "--audio silence (fill in silence) or --audio none (video only)"
         )
     if audio == "require":
         for source in readable:
             if not source.has_audio:
-                skipped.add(source, "it has no sound")
+                skipped.add(source, "it has no audio")
         readable = [source for source in readable if source.has_audio]
     return readable, with_audio > 0 and audio != "none"

@@ -1,6 +1,6 @@
 """A pool of processes that survives workers which crash or hang.
 
-Processes are spawned, because OpenMP does not survive a fork, and use one thread each. The work is given as a
+Processes are spawned, because OpenMP does not survive a fork, and use one thread each. The work is passed as a
 *factory*, a function at the top level of a module, whose result ``work(item, beat)`` is called with each item. Work
 calls ``beat(n)`` from time to time to report that ``n`` more units (such as frames) are done.
 """
@@ -120,8 +120,8 @@ class _Worker:
 
     def start(self) -> None:
         self.item: Any = _NOTHING
-        self.begun = False
-        self.heard = time.monotonic()
+        self.ready = False
+        self.last_message = time.monotonic()
         self.connection, theirs = multiprocessing.Pipe()
         self.process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs,), daemon=True)
         with _no_main():
@@ -133,14 +133,14 @@ class _Worker:
         if queue:
             if not self.process.is_alive():
                 self.start()
-            self.begun = False
+            self.ready = False
             self._send(("begin", (factory, tuple(arguments))))
         self.feed(queue)
 
     def feed(self, queue: deque[Any]) -> None:
         """Send the next item, if there is one."""
         self.item = queue.popleft() if queue else _NOTHING
-        self.heard = time.monotonic()
+        self.last_message = time.monotonic()
         if self.item is not _NOTHING:
             self._send(("item", self.item))
 
@@ -154,19 +154,19 @@ class _Worker:
             kind, value = self.connection.recv()
         except ConnectionError as error:
             raise EOFError from error
-        self.heard = time.monotonic()
+        self.last_message = time.monotonic()
         if kind == "input":
             raise value
         if kind == "system":
             raise OSError(*value)
-        if kind == "begun":
-            self.begun = True
+        if kind == "ready":
+            self.ready = True
             return "nothing", None
         return kind, value
 
     def check_alive(self) -> tuple[str, Any]:
         """Raise EOFError if the process has sent nothing for too long."""
-        if time.monotonic() - self.heard > (PATIENCE if self.begun else START_PATIENCE):
+        if time.monotonic() - self.last_message > (PATIENCE if self.ready else START_PATIENCE):
             raise EOFError
         return "nothing", None
 
@@ -177,14 +177,14 @@ class _Worker:
         code = self.process.exitcode
         if code is None:
             self.end()
-            how = f"made no progress for {(PATIENCE if self.begun else START_PATIENCE) / 60:.3g} minutes"
+            how = f"made no progress for {(PATIENCE if self.ready else START_PATIENCE) / 60:.3g} minutes"
         elif code >= 0:
             raise RuntimeError(f"a worker process failed with exit code {code}; --workers 1 uses none")
         else:
             how = f"died ({signal.Signals(-code).name})"
             if -code == getattr(signal, "SIGKILL", None):
                 how += ": is memory short?"
-        if not self.begun:
+        if not self.ready:
             raise InputError(f"a worker process {how} while it started; choose fewer --workers, or 1 for none")
         return f"the process that read it {how}"
 
@@ -221,7 +221,7 @@ def _serve(connection: Connection) -> None:
                 if kind == "begin":
                     factory, arguments = value
                     work = factory(*arguments)
-                    answer: tuple[str, Any] = ("begun", None)
+                    answer: tuple[str, Any] = ("ready", None)
                 else:
                     assert work is not None
                     answer = ("done", work(value, lambda n: connection.send(("beat", n))))

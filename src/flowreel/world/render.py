@@ -60,8 +60,8 @@ def render_audio(events: Sequence[Event], seconds: float, sample_rate: int = SAM
         start = round(event.time * sample_rate)
         note = note_waveform(NOTES[event.note].pitch, event.strength, event.kind == "burst", sample_rate, abs(start))
         skipped = max(0, -start)
-        heard = note[skipped : max(skipped, samples - start)]
-        audio[start + skipped : start + skipped + len(heard)] += heard
+        audible = note[skipped : max(skipped, samples - start)]
+        audio[start + skipped : start + skipped + len(audible)] += audible
     return audio
 
 
