@@ -29,7 +29,7 @@ SHIFT, SCALE = (0.0, 1.0, -2.0), (1.0, 0.5, 2.0)
 
 
 def write_prepared(folder: Path, lengths: list[int], sound: bool = True, per_shard: int = 3) -> Path:
-    """A prepared folder whose every number tells where it is from: clip + frame/100 (+ column/1000) in the video."""
+    """A prepared folder whose every number encodes its origin: clip + frame/100 (+ column/1000) in the video."""
     folder.mkdir(parents=True, exist_ok=True)
     entries: list[dict] = []
     shards: dict[str, dict[str, torch.Tensor]] = {}
@@ -150,7 +150,7 @@ def test_flip_mirrors_the_width_of_the_video_alone(tmp_path: Path) -> None:
     assert 30 < mirrored < 70
 
 
-def test_latents_that_do_not_mirror_are_left_as_they_are_and_it_is_said(prepared: Path) -> None:
+def test_latents_that_do_not_mirror_are_not_flipped_and_that_is_reported(prepared: Path) -> None:
     said: list[str] = []
     plain = WindowDataset(prepared, config=DataConfig(window=5))
     flipped = WindowDataset(prepared, config=DataConfig(window=5, flip=0.5), report=said.append)
@@ -158,7 +158,7 @@ def test_latents_that_do_not_mirror_are_left_as_they_are_and_it_is_said(prepared
     assert [line for line in said if "WARNING" in line and "--flip" in line] == said[:1]
 
 
-def test_a_cut_goes_on_with_another_clip_and_its_class(prepared: Path) -> None:
+def test_a_cut_continues_with_another_clip_and_its_class(prepared: Path) -> None:
     plain, cut = (WindowDataset(prepared, config=DataConfig(window=5, cut=share)) for share in (0.0, 1.0))
     places = set()
     for n in range(60):

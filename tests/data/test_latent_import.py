@@ -1,4 +1,4 @@
-"""The two published systems' latent stores: what their numbers become, what is refused, how an import goes on."""
+"""The two published systems' latent stores: what their values become, what is refused, how an import is resumed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from flowreel.codec import Codec, mel
 from flowreel.codec.hifigan import HiFiGAN, VocoderConfig
 from flowreel.config import DataConfig, MelConfig, PrepareConfig
-from flowreel.data import latent_import as legacy
+from flowreel.data import latent_import
 from flowreel.data.dataset import WindowDataset
 from flowreel.data.latent_import import import_latents, is_store
 from flowreel.errors import InputError, MissingExtraError
@@ -157,7 +157,7 @@ def test_default_is_half_precision(tmp_path: Path) -> None:
     assert {tensor.dtype for tensor in stored(tmp_path / "out").values()} == {torch.float16}
 
 
-def test_sound_can_be_left_out(tmp_path: Path) -> None:
+def test_audio_can_be_left_out(tmp_path: Path) -> None:
     index = imported(STORES / "rflav_latents", tmp_path / "out", PrepareConfig(audio="none"), str)
     assert index["codec"]["audio"] is None
     assert all(name.endswith(".video") for name in stored(tmp_path / "out"))
@@ -220,7 +220,7 @@ def test_both_splits_of_shards_and_of_rflav(tmp_path: Path) -> None:
         assert (paths(index), paths(index, "test")) == ([f"train/{name}"], [f"test/{name}"])
 
 
-def test_crops_of_one_clip_are_told_apart(tmp_path: Path) -> None:
+def test_entries_of_one_clip_become_numbered_crops(tmp_path: Path) -> None:
     members = [("a.pt", packed(clip(n, clip_relpath="a/0.mp4", label="a"))) for n in range(3)]
     members.insert(1, ("b.pt", packed(clip(9, clip_relpath="a/1.mp4", label="a"))))
     make_tar(tmp_path / "in" / "0.tar", members)
@@ -413,7 +413,7 @@ def test_what_is_a_store(tmp_path: Path) -> None:
     assert not is_store(STORES / "train.lmdb" / "data.mdb")
 
 
-# --- going on ---
+# --- resuming ---
 
 
 def big_store(folder: Path, count: int = 5) -> Path:
@@ -428,7 +428,7 @@ def big_store(folder: Path, count: int = 5) -> Path:
     return folder
 
 
-def test_stopped_import_goes_on_and_equals_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_import_resumes_to_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, config = big_store(tmp_path / "in"), PrepareConfig(shard_mb=1)
     whole = imported(store, tmp_path / "whole", config, str)
     read: list[str] = []
@@ -440,7 +440,7 @@ def test_stopped_import_goes_on_and_equals_one_that_was_not(tmp_path: Path, monk
             raise KeyboardInterrupt
         return load(data, name)
 
-    monkeypatch.setattr(legacy, "load_pickle_bytes", stopping)
+    monkeypatch.setattr(latent_import, "load_pickle_bytes", stopping)
     with pytest.raises(KeyboardInterrupt):
         imported(store, tmp_path / "out", config, str)
     assert not (tmp_path / "out" / "index.json").exists()
@@ -481,7 +481,7 @@ def small_vocoder(bins: int) -> HiFiGAN:
     return HiFiGAN(VocoderConfig(bins, 8, (8, 20), (16, 40), (3,), ((1,),)))
 
 
-def test_vocoder_can_be_put_beside_latents_that_are_there(tmp_path: Path) -> None:
+def test_a_vocoder_can_be_added_to_existing_latents(tmp_path: Path) -> None:
     sound = torch.rand(1, 16, 40) * 2 - 1
     make_pt(tmp_path / "in" / "a.pt", packed({"video": torch.randn(4, 4, 2, 2), "audio": sound, "y": 0}))
     config = PrepareConfig(mel=MelConfig(bins=16))

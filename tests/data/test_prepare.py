@@ -1,4 +1,4 @@
-"""From a folder of clips to latents: layouts, sound, skipping, resuming, statistics."""
+"""From a folder of clips to latents: layouts, audio, skipping, resuming, statistics."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_published_layouts_are_found(tmp_path: Path, names: list[str], expected:
     assert all(source.path == tmp_path / source.name for source in found)
 
 
-def test_clips_beside_train_and_test_are_told(tmp_path: Path) -> None:
+def test_clips_outside_of_train_and_test_are_reported(tmp_path: Path) -> None:
     for name in ("train", "valid"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.mp4").touch()
@@ -108,7 +108,7 @@ def test_clips_beside_train_and_test_are_told(tmp_path: Path) -> None:
     assert "valid/1.mp4" in lines[0]
 
 
-def test_names_that_are_no_text_are_told(tmp_path: Path) -> None:
+def test_file_names_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
     (tmp_path / "ä 1.mp4").touch()
     odd = os.fsencode(tmp_path) + b"/\xff.mp4"
     try:
@@ -268,7 +268,7 @@ def mixed(tmp_path: Path) -> Path:
     return tmp_path / "mixed"
 
 
-def test_clips_with_and_without_sound_need_a_choice(mixed: Path, tmp_path: Path, config: PrepareConfig) -> None:
+def test_clips_with_and_without_audio_need_a_choice(mixed: Path, tmp_path: Path, config: PrepareConfig) -> None:
     with pytest.raises(InputError, match=r"1 of 3 clips have no audio.*require.*silence.*none"):
         run(mixed, tmp_path / "out", config)
     index, lines = run(mixed, tmp_path / "require", replace(config, audio="require"))
@@ -286,7 +286,7 @@ def test_clips_with_and_without_sound_need_a_choice(mixed: Path, tmp_path: Path,
     assert set(stored(tmp_path / "none", index["splits"]["train"][0])) == {"video"}
 
 
-def test_silent_folders_take_any_rate_and_sound_only_those_that_fit(
+def test_video_alone_takes_any_frame_rate_and_audio_only_those_that_fit(
     clips: Path, tmp_path: Path, config: PrepareConfig
 ) -> None:
     write_clip(tmp_path / "silent" / "1.mkv", sound=False)
@@ -304,7 +304,7 @@ def test_silent_folders_take_any_rate_and_sound_only_those_that_fit(
     ("fps", "rate", "sample_rate", "steps"),
     [(24, 24, 48000, 5), (29.97, 30, 48000, 4), (48, 48, 48000, 2), (50, 50, 16000, 2)],
 )
-def test_sound_at_the_frame_rates_of_films_and_phones(
+def test_audio_at_the_frame_rates_of_cinema_and_phones(
     tmp_path: Path, config: PrepareConfig, fps: float, rate: int, sample_rate: int, steps: int
 ) -> None:
     write_clip(tmp_path / "clips" / "1.mkv", seconds=1.2)
@@ -316,7 +316,7 @@ def test_sound_at_the_frame_rates_of_films_and_phones(
     assert latents["audio"].shape == (frames, 1, 256, steps)
 
 
-def test_levels_of_sound_come_with_the_codec(clips: Path, tmp_path: Path, config: PrepareConfig) -> None:
+def test_audio_levels_are_taken_from_the_codec(clips: Path, tmp_path: Path, config: PrepareConfig) -> None:
     run(clips, tmp_path / "first", replace(config, peak=0.5, channel="first"))
     for given, want in (({}, (0.5, "first")), ({"peak": 0.0, "channel": "mean"}, (0.0, "mean"))):
         out = tmp_path / f"again{len(given)}"
@@ -328,7 +328,7 @@ def test_levels_of_sound_come_with_the_codec(clips: Path, tmp_path: Path, config
 
 
 def test_mirrored_clips_are_encoded_as_a_view_of_their_own(tmp_path: Path) -> None:
-    """Decoded, the second view is the mirrored picture about as well as the first is the picture."""
+    """The decoded second view resembles the mirrored frames about as well as the first resembles the frames."""
     codec = SHIPPED / "world" / "codec"
     for n, name in enumerate(("pendulum", "rain")):
         World(count=1, seconds=2, seed=n, classes=(name,))[0][0].save(tmp_path / "clips" / f"{n}.mkv")
@@ -423,7 +423,7 @@ def test_other_settings_or_clips_are_refused(clips: Path, tmp_path: Path, config
         run(clips, out, config)
 
 
-def test_shards_of_another_stamp_are_made_anew(tmp_path: Path) -> None:
+def test_shards_with_another_stamp_are_replaced(tmp_path: Path) -> None:
     def write(stamp: str, count: int) -> None:
         writer = ShardWriter(tmp_path, "train", 1, stamp)
         for number in range(len(writer.records), count):
@@ -530,7 +530,7 @@ def test_a_diffusers_autoencoder_from_a_folder(clips: Path, tmp_path: Path) -> N
 # --- moments ---
 
 
-def test_moments_added_are_those_of_the_whole() -> None:
+def test_added_moments_are_those_of_all_values() -> None:
     values = torch.randn(1000, 3, dtype=torch.float64) * torch.tensor([1.0, 5.0, 1e-6]) + torch.tensor([1e4, -3.0, 2.0])
     parts = [Moments.of(part) for part in values.split([1, 9, 490, 500])]
     total = parts[0] + parts[1] + (parts[2] + parts[3])
@@ -546,7 +546,7 @@ def test_moments_added_are_those_of_the_whole() -> None:
 
 
 @needs_clips
-def test_real_clips_with_sound(tmp_path: Path, config: PrepareConfig) -> None:
+def test_real_clips_with_audio(tmp_path: Path, config: PrepareConfig) -> None:
     config = replace(config, size=(32, 32), fit="letterbox", peak=0.95, channel="first")
     index, lines = run(CLIPS / "sound", tmp_path / "out", config)
     assert index["classes"] == ["dance", "landscape", "sea"]

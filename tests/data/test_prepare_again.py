@@ -25,10 +25,8 @@ from flowreel.codec import Codec
 from flowreel.codec.hifigan import HiFiGAN, VocoderConfig
 from flowreel.codec.sinusoids import SinusoidalVocoder, SinusoidsConfig
 from flowreel.config import AudioCodecConfig, CodecTrainConfig, DataConfig, PrepareConfig
-from flowreel.data import encode as encoding
+from flowreel.data import encode, progress, shards, staging
 from flowreel.data import prepare as prepare_module
-from flowreel.data import progress, shards
-from flowreel.data import staging as parts
 from flowreel.data.dataset import WindowDataset
 from flowreel.data.shards import ShardWriter, read_index
 from flowreel.data.sources import digest_of_ends
@@ -49,8 +47,8 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(f"{path.parent.name}/{path.name}")
         yield from real(path, **settings)
 
-    real = encoding.iterate
-    monkeypatch.setattr(encoding, "iterate", iterate)
+    real = encode.iterate
+    monkeypatch.setattr(encode, "iterate", iterate)
     return names
 
 
@@ -64,7 +62,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_a_stopped_run_reads_as_unfinished_and_goes_on(
+def test_a_stopped_run_counts_as_unfinished_and_is_resumed(
     clips: Path,  # noqa: F811
     tmp_path: Path,
     config: PrepareConfig,  # noqa: F811
@@ -74,14 +72,14 @@ def test_a_stopped_run_reads_as_unfinished_and_goes_on(
     run(clips, tmp_path / "whole", config)
     out = tmp_path / "out"
     encoded.clear()
-    real = encoding.Encoder.__call__
+    real = encode.Encoder.__call__
 
     def stopping(*arguments: Any) -> Any:
         if len(encoded) == 2:
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(encoding.Encoder, "__call__", stopping)
+    monkeypatch.setattr(encode.Encoder, "__call__", stopping)
     with pytest.raises(KeyboardInterrupt):
         run(clips, out, config)
     assert encoded == ["a/1.mkv", "a/2.mkv"]
@@ -90,7 +88,7 @@ def test_a_stopped_run_reads_as_unfinished_and_goes_on(
     with pytest.raises(InputError, match=r"was being prepared with other settings[^$]*peak: was 0.0, now 0.5"):
         run(clips, out, replace(config, peak=0.5))
     encoded.clear()
-    monkeypatch.setattr(encoding.Encoder, "__call__", real)
+    monkeypatch.setattr(encode.Encoder, "__call__", real)
     _, lines = run(clips, out, config)
     assert encoded == ["b/1.mkv", "b/9.mkv"]
     assert "2 of them encoded before" in lines[-1]
@@ -116,7 +114,7 @@ class Failing:
 
 
 class CrashError(BaseException):
-    """As good as kill -9: nobody catches it."""
+    """Like kill -9: no handler catches it."""
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -151,7 +149,7 @@ def test_a_write_that_fails_at_any_step_loses_nothing(
         assert not told or str(out) in told
         failing.at = -1
         made = [record for _, _, records in shards.read_shards(out) for record in records]
-        finished = {record.entry.path for record in (*made, *parts.StagingArea(out).clean_up())}
+        finished = {record.entry.path for record in (*made, *staging.StagingArea(out).clean_up())}
         if (out / "index.json").exists():
             assert content(out).items() >= whole.items()
         encoded.clear()
@@ -161,7 +159,7 @@ def test_a_write_that_fails_at_any_step_loses_nothing(
         shutil.rmtree(out)
 
 
-def test_a_failing_disk_is_told_with_the_file(
+def test_a_failing_disk_is_reported_with_the_file(
     clips: Path,  # noqa: F811
     tmp_path: Path,
     config: PrepareConfig,  # noqa: F811
@@ -180,14 +178,14 @@ def test_a_failing_disk_is_told_with_the_file(
 
 
 def stopped_before_packing(clips: Path, out: Path, config: PrepareConfig, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    """A run of prepare that ends once all parts are there, before they are in shards."""
+    """A run of prepare that ends once all crops are staged, before they are in shards."""
     with monkeypatch.context() as patch:
-        patch.setattr(parts.Packer, "finish", lambda _: 1 / 0)
+        patch.setattr(staging.Packer, "finish", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(clips, out, config)
 
 
-def test_a_damaged_part_is_made_anew(
+def test_a_damaged_staged_crop_is_encoded_again(
     clips: Path,  # noqa: F811
     tmp_path: Path,
     config: PrepareConfig,  # noqa: F811
@@ -284,7 +282,7 @@ def test_new_clips_that_are_finished_but_in_no_shard_are_not_forgotten(
     run(clips, out, config)
     write_clip(clips / "train" / "a" / "3.mkv", seed=7)
     with monkeypatch.context() as patch:
-        patch.setattr(parts.Packer, "finish", _crash)
+        patch.setattr(staging.Packer, "finish", _crash)
         with pytest.raises(CrashError):
             run(clips, out, config)
     assert encoded.count("a/3.mkv") == 1
@@ -348,7 +346,7 @@ def test_a_clip_of_the_same_size_that_was_replaced_is_refused(
     assert content(out) == before
 
 
-def test_a_copied_folder_goes_on(
+def test_a_copied_folder_is_resumed(
     clips: Path,  # noqa: F811
     tmp_path: Path,
     config: PrepareConfig,  # noqa: F811
@@ -371,7 +369,7 @@ def test_a_copied_folder_goes_on(
         run(copy, out, config)
 
 
-def test_a_finished_part_of_a_clip_that_was_replaced_is_made_anew(
+def test_a_staged_crop_of_a_replaced_clip_is_encoded_again(
     clips: Path,  # noqa: F811
     tmp_path: Path,
     config: PrepareConfig,  # noqa: F811
@@ -388,20 +386,20 @@ def test_a_finished_part_of_a_clip_that_was_replaced_is_made_anew(
     assert not (out / ".parts").exists()
 
 
-def test_clips_of_older_folders_are_told_by_their_size(
+def test_clips_of_older_folders_are_compared_by_their_size(
     clips: Path,  # noqa: F811
     tmp_path: Path,
     config: PrepareConfig,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    out, real = tmp_path / "out", encoding.Encoder.__call__
+    out, real = tmp_path / "out", encode.Encoder.__call__
 
     def older(*arguments: Any) -> Any:
         record, tensors = real(*arguments)
         return replace(record, modified=None, digest=None), tensors
 
     with monkeypatch.context() as patch:
-        patch.setattr(encoding.Encoder, "__call__", older)
+        patch.setattr(encode.Encoder, "__call__", older)
         run(clips, out, config)
     replaced(clips / "train" / "a" / "2.mkv", -1)
     _, lines = run(clips, out, config)
@@ -499,7 +497,7 @@ def test_killed_while_it_fits_a_codec_ends_as_a_run_that_was_not(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_told_to_stop_while_it_fits_a_codec_saves_and_goes_no_further(
+def test_a_stop_signal_during_the_fit_of_a_codec_saves_and_ends(
     clips: Path,  # noqa: F811
     tmp_path: Path,
     two_steps: PrepareConfig,
@@ -565,7 +563,7 @@ def test_a_vocoder_is_kept_beside_the_latents(
 
 @pytest.fixture(autouse=True)
 def _no_leftovers(tmp_path: Path) -> Iterator[None]:
-    """What is complete has nothing left of how it was made."""
+    """A complete folder has no temporary files."""
     yield
     for index in tmp_path.glob("*/index.json"):
         assert not list(index.parent.rglob("*.part"))

@@ -38,7 +38,7 @@ def film(path: Path, kind: str, codec: str = "mpeg4") -> Path:  # noqa: F811
 
 
 def tone(path: Path, kind: str, codec: str) -> Path:  # noqa: F811
-    """Sound alone."""
+    """A file with audio alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format=kind) as container:
         stream = container.add_stream(codec, rate=44100, layout="mono")
@@ -107,7 +107,7 @@ def test_other_files_are_counted_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "AVIF"])
-def test_pictures_are_clips_where_they_move(tmp_path: Path, form: str) -> None:
+def test_animated_images_are_clips(tmp_path: Path, form: str) -> None:
     if form == "AVIF" and ".avif" not in Image.registered_extensions():
         pytest.skip("this Pillow writes no AVIF")
     pictures = [Image.fromarray(np.full((16, 16, 3), 80 * n, np.uint8)) for n in range(3)]
@@ -117,7 +117,7 @@ def test_pictures_are_clips_where_they_move(tmp_path: Path, form: str) -> None:
     assert (is_film(moving), is_film(still)) == (True, False)
 
 
-def test_sound_alone_is_no_clip_whatever_its_container(tmp_path: Path) -> None:
+def test_audio_alone_is_no_clip_in_any_container(tmp_path: Path) -> None:
     assert not is_film(tone(tmp_path / "sound", "matroska", "aac"))
     assert not is_film(tone(tmp_path / "sound.m4b", "ipod", "aac"))
     assert is_film(tone(tmp_path / "sound.mp4", "mp4", "aac"))  # its reason is worth a line

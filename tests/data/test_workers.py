@@ -1,4 +1,4 @@
-"""Preparing in several processes: the same bytes, and one that dies takes nothing with it."""
+"""Preparing in several processes: the same bytes, and a crash loses a single clip."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_any_number_of_processes_makes_the_same_folder(
 
 
 @pytest.mark.slow
-def test_processes_go_on_as_one_and_fail_as_one(
+def test_processes_resume_together_and_fail_together(
     clips: Path,  # noqa: F811
     tmp_path: Path,
     codec: str,  # noqa: F811
@@ -136,7 +136,7 @@ except (InputError, OSError) as error:
 
 
 @pytest.mark.slow
-def test_what_fails_in_one_process_ends_all_and_is_told_once(tmp_path: Path) -> None:
+def test_a_failure_in_one_process_ends_all_and_is_reported_once(tmp_path: Path) -> None:
     (tmp_path / "failing.py").write_text(FAILING)
     ended = torchrun(2, tmp_path / "failing.py", "heard")
     assert ended.stdout == "told: No space left: some.file\n"

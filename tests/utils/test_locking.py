@@ -38,7 +38,7 @@ def holding(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_the_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
+def test_the_second_process_learns_who_holds_the_folder(tmp_path: Path) -> None:
     with holding(tmp_path / "out") as first:
         told = f"in use by process {first.pid} on .* since .*delete .*lock"
         with pytest.raises(InputError, match=told), held(tmp_path / "out"):
@@ -61,14 +61,14 @@ def test_what_a_killed_process_left_is_taken_over_with_a_line(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_process_that_is_told_to_end_leaves_no_lock(tmp_path: Path) -> None:
+def test_a_terminated_process_leaves_no_lock(tmp_path: Path) -> None:
     with holding(tmp_path) as first:
         first.send_signal(signal.SIGTERM)
         assert first.wait() == -signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_thread_of_this_process_is_told_too(tmp_path: Path) -> None:
+def test_another_thread_of_this_process_is_refused_too(tmp_path: Path) -> None:
     told: list[str] = []
 
     def second() -> None:

@@ -1,4 +1,4 @@
-"""What long work says while it goes on: a line at once and every ten seconds, or a bar where a person watches."""
+"""Progress of long work: a line at once and every ten seconds, or a bar on a terminal."""
 
 from __future__ import annotations
 

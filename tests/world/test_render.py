@@ -1,4 +1,4 @@
-"""The world's truth: what is seen and heard is what the list of events says."""
+"""The rendered video and audio agree with the list of events."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def bright(frame: np.ndarray) -> np.ndarray:
 
 
 def loudness(clip: Clip, time: float) -> float:
-    """The level of 15 ms of sound from ``time`` on."""
+    """The level of 15 ms of audio from ``time`` on."""
     assert clip.audio is not None
     start = round(time * clip.sample_rate)
     return float(np.abs(clip.audio[max(0, start) : start + 240]).mean())
@@ -65,7 +65,7 @@ def test_events_come_once_or_twice_a_second_and_never_together(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_background_is_dark_objects_are_bright_and_sound_is_below_full_scale(name: str) -> None:
+def test_background_is_dark_objects_are_bright_and_audio_is_below_full_scale(name: str) -> None:
     for seed in SEEDS:
         clip, _ = render(name, seed, seconds=8)
         assert clip.audio is not None
@@ -79,7 +79,7 @@ def test_background_is_dark_objects_are_bright_and_sound_is_below_full_scale(nam
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_every_event_is_heard_when_it_happens_at_its_pitch(name: str) -> None:
+def test_every_event_is_audible_at_its_time_and_pitch(name: str) -> None:
     for seed in SEEDS:
         clip, events = render(name, seed, seconds=8)
         assert clip.audio is not None
@@ -92,7 +92,7 @@ def test_every_event_is_heard_when_it_happens_at_its_pitch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_what_sounds_is_seen_in_its_colour_where_it_happens(name: str) -> None:
+def test_every_event_is_visible_in_its_colour_and_place(name: str) -> None:
     for seed in SEEDS:
         clip, events = render(name, seed, seconds=8, fps=50)
         for event in events:
