@@ -392,7 +392,7 @@ def hostile(server: Server, rng: random.Random, number: int, good: bytes) -> str
                 return "origin taken"
         except InvalidStatus as error:
             return f"origin {error.response.status_code}"
-    path = rng.choice(["/../../etc/passwd", "/%2e%2e/x", "/page.js/..", "/api/info?" + "a=1&" * 500, "/nothing"])
+    path = rng.choice(["/../../etc/passwd", "/%2e%2e/x", "/js/page.js/..", "/api/info?" + "a=1&" * 500, "/nothing"])
     host = rng.choice([None, "elsewhere.example"])
     return f"request {server.ask('GET', path, headers={'Host': host} if host else None, own=own)[0]}"
 

@@ -281,7 +281,7 @@ def test_no_upload_is_left_behind(server: Served, clip: bytes, monkeypatch: pyte
 
 
 def test_page_and_facts(server: Served) -> None:
-    for path, kind in (("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")):
+    for path, kind in (("/", "text/html"), ("/js/page.js", "text/javascript"), ("/page.css", "text/css")):
         status, body, headers = server.ask("GET", path)
         assert (status, headers["content-type"].split(";")[0]) == (200, kind)
         assert "default-src 'none'" in headers["content-security-policy"]
@@ -375,12 +375,12 @@ def test_a_token_is_asked_for() -> None:
         cookie = headers["set-cookie"]
         assert "HttpOnly" in cookie
         assert "SameSite=Strict" in cookie
-        assert server.ask("GET", "/page.js", headers={"Cookie": cookie.split(";")[0]})[0] == 200
+        assert server.ask("GET", "/js/page.js", headers={"Cookie": cookie.split(";")[0]})[0] == 200
         with pytest.raises(InvalidStatus):
             server.watch()
         status, _, headers = server.ask("GET", "/?token=secret-token", headers={"Host": "elsewhere.example"})
         assert (status, "set-cookie" in headers) == (421, False)
-        for place in ("/page.js/", "//elsewhere.example/", "/ws"):
+        for place in ("/js/page.js/", "//elsewhere.example/", "/ws"):
             path = f"{place}?token=secret-token"
             status, _, headers = server.ask("GET", path)
             assert status == 404

@@ -33,8 +33,12 @@ log = logging.getLogger("flowreel.serve")
 PAGE = {
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
+    **{
+        f"/js/{name}.js": (f"js/{name}.js", "text/javascript")
+        for name in ("page", "player", "connection", "mp4", "spectrum", "dom")
+    },
 }
+"""The files of the page by their addresses, with their types."""
 
 
 def app(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from importlib import resources
 from typing import Any
 
 from flowreel import __version__
-from flowreel.serve.messages import MOST_GUIDANCE, MOST_STEPS, ROLES, SEED_LIMIT
 
 METRICS = {
     "viewers": ("gauge", "viewers now"),
@@ -35,92 +36,23 @@ def prometheus(values: Mapping[str, float]) -> str:
 
 
 def openapi(name: str, classes: list[str], longest: float) -> dict[str, Any]:
-    """The addresses that are for programs (OpenAPI 3.1). The WebSocket, which it can't describe, is in docs/live.md."""
-    label = {"type": "string", "description": "a class, by name or index", **({"enum": classes} if classes else {})}
-    wanted = {
-        "label": label,
-        "seed": {"type": "integer", "minimum": 0, "maximum": SEED_LIMIT - 1},
-        "guidance": {"type": "number", "minimum": 0, "maximum": MOST_GUIDANCE},
-        "steps": {"type": "integer", "minimum": 1, "maximum": MOST_STEPS},
-        "window": {"type": "integer", "minimum": 1, "description": "frames that are generated together"},
-    }
-    clip = wanted | {"seconds": {"type": "number", "exclusiveMinimum": 0, "maximum": longest}}
-    role = {"type": "string", "enum": list(ROLES), "description": "what the upload is used as"}
-    binary = {"schema": {"type": "string", "format": "binary"}}
-    mp4 = {"description": "an MP4 (H.264, AAC)", "content": {"video/mp4": binary}}
-    error = {
-        "description": "refused",
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-    }
-    text = {"description": "text", "content": {"text/plain": {"schema": {"type": "string"}}}}
-    upload = {"media": {"type": "string", "description": "the id of an upload"}, "as": role}
+    """The addresses that are for programs (OpenAPI 3.1). The WebSocket, which it can't describe, is in docs/live.md.
 
-    def query(properties: dict[str, Any]) -> list[dict[str, Any]]:
-        return [{"name": key, "in": "query", "schema": schema} for key, schema in properties.items()]
+    Args:
+        name: of the pipeline.
+        classes: of the pipeline; empty where there are none.
+        longest: seconds of a clip that may be asked for.
+    """
+    values = {"$title": f"flowreel: {name}", "$version": __version__, "$classes": classes, "$longest": longest}
 
-    def json_of(properties: dict[str, Any]) -> dict[str, Any]:
-        return {"application/json": {"schema": {"type": "object", "properties": properties}}}
+    def filled(template: Any) -> Any:
+        """The template with the values in their places; a choice of no classes is left out."""
+        if isinstance(template, dict):
+            return {key: filled(value) for key, value in template.items() if classes or value != "$classes"}
+        if isinstance(template, list):
+            return [filled(value) for value in template]
+        return values.get(template, template) if isinstance(template, str) else template
 
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": f"flowreel: {name}", "version": __version__},
-        "paths": {
-            "/stream.mp4": {
-                "get": {
-                    "summary": "The endless stream, for a player",
-                    "parameters": query(wanted),
-                    "responses": {"200": mp4, "default": error},
-                }
-            },
-            "/api/generate": {
-                "post": {
-                    "summary": "A finished clip; from an upload, with its id or as the body beside the query",
-                    "parameters": query(clip | {"as": role}),
-                    "requestBody": {"content": json_of(clip | upload) | {"application/octet-stream": binary}},
-                    "responses": {"200": mp4, "default": error},
-                }
-            },
-            "/api/media": {
-                "post": {
-                    "summary": "Upload a clip or audio for later use",
-                    "requestBody": {"required": True, "content": {"application/octet-stream": binary}},
-                    "responses": {
-                        "200": {
-                            "description": "taken",
-                            "content": json_of(
-                                {
-                                    "media": {"type": "string"},
-                                    "video": {"type": "boolean"},
-                                    "audio": {"type": "boolean"},
-                                    "seconds": {"type": "number"},
-                                }
-                            ),
-                        },
-                        "default": error,
-                    },
-                }
-            },
-            "/api/info": {
-                "get": {
-                    "summary": "Model and limits",
-                    "responses": {"200": {"description": "JSON", "content": json_of({})}},
-                }
-            },
-            "/healthz": {"get": {"summary": "Whether the server is up", "responses": {"200": text}}},
-            "/metrics": {"get": {"summary": "Counts, as Prometheus reads them", "responses": {"200": text}}},
-        },
-        "components": {
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "schemas": {
-                "Error": {
-                    "type": "object",
-                    "properties": {
-                        "error": {
-                            "type": "object",
-                            "properties": {"status": {"type": "integer"}, "message": {"type": "string"}},
-                        }
-                    },
-                }
-            },
-        },
-    }
+    text = resources.files("flowreel.serve").joinpath("static", "openapi.json").read_text(encoding="utf-8")
+    document: dict[str, Any] = filled(json.loads(text))
+    return document
