@@ -47,9 +47,8 @@ FREE = {
     "optim.accumulate",
 }
 
-
 KINDS = {"TrainConfig": "flow", "CodecTrainConfig": "autoencoder", "VocoderTrainConfig": "vocoder"}
-"""What the states of version 0.7.0 and before call the kinds of runs."""
+"""Kinds of runs by the class names that stand for them in states of version 0.7.0 and before."""
 
 
 class Trainer:
@@ -105,7 +104,8 @@ class Trainer:
             before = saved.settings
             before["run"] = KINDS.get(before["run"], before["run"])
             if before["run"] == self.task.kind:  # options that were added since have their defaults
-                before["config"] = to_dict(from_dict(type(self.config), before["config"], "saved settings"))
+                kept = {name: value for name, value in before["config"].items() if name not in FREE}
+                before["config"] = to_dict(from_dict(type(self.config), kept, "saved settings"))
             check_unchanged(self.run, _named(before), _named(self._settings()), "was trained", FREE, only_shared=True)
             parallel.load_whole(self.task.module, saved.model)
             parallel.load_whole(self.ema.module, saved.ema)
