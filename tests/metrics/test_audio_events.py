@@ -7,7 +7,7 @@ import pytest
 
 from flowreel.errors import InputError
 from flowreel.metrics import Found, match, sound_events
-from flowreel.world.render import CLASSES, NOTES, RINGS, Event, render_audio, scene
+from flowreel.world.render import CLASSES, NOTE_SECONDS, NOTES, Event, render_audio, scene
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 48000])
@@ -16,7 +16,7 @@ def test_every_note_is_heard_in_time(name: str, rate: int) -> None:
     missed = extra = 0
     for seed in range(4):
         shown = scene(name, seed)
-        audio = render_audio(shown.events(-RINGS, 8), 8, rate)
+        audio = render_audio(shown.events(-NOTE_SECONDS, 8), 8, rate)
         truth = [Found(event.time, event.note) for event in shown.events(0, 8)]
         found = sound_events(audio, rate)
         pairs = match(truth, found, 0.02)

@@ -9,7 +9,7 @@ import pytest
 
 from flowreel.media import Clip
 from flowreel.metrics import Events, Found, Synchrony, compare, events_of, floor, pooled, synchrony
-from flowreel.world.render import CLASSES, RINGS, render, render_audio, scene
+from flowreel.world.render import CLASSES, NOTE_SECONDS, render, render_audio, scene
 from tests.metrics.spoiling import late
 
 
@@ -46,7 +46,7 @@ def test_wrong_pitches_lower_the_agreement_alone() -> None:
     parts = []
     for name in CLASSES:
         clip, _ = render(name, 5, 6)
-        wrong = [replace(event, note=(event.note + 1) % 5) for event in scene(name, 5).events(-RINGS, 6)]
+        wrong = [replace(event, note=(event.note + 1) % 5) for event in scene(name, 5).events(-NOTE_SECONDS, 6)]
         parts.append(synchrony(replace(clip, audio=render_audio(wrong, 6))))
     assert pooled(parts).f1 >= 0.99
     assert pooled(parts).note_agreement == 0

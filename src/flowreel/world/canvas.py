@@ -43,10 +43,12 @@ class Canvas:
         along = np.clip(((self.x - a[0]) * dx + (self.y - a[1]) * dy) / (dx * dx + dy * dy), 0, 1)
         self.fill(self.inside(width / 2 - np.hypot(self.x - a[0] - along * dx, self.y - a[1] - along * dy)), colour)
 
-    def ring(self, x: float, y: float, radius: float, flat: float, width: float, colour: np.ndarray, o: float) -> None:
-        """Draw the outline of an ellipse, ``flat`` times as high as wide, at opacity ``o``."""
+    def ring(
+        self, x: float, y: float, radius: float, flat: float, width: float, colour: np.ndarray, opacity: float
+    ) -> None:
+        """Draw the outline of an ellipse, ``flat`` times as high as wide, at this ``opacity``."""
         distance = np.hypot(self.x - x, (self.y - y) / flat) - radius
-        self.fill(o * self.inside(width / 2 - np.abs(distance)), colour)
+        self.fill(opacity * self.inside(width / 2 - np.abs(distance)), colour)
 
     def finished(self) -> np.ndarray:
         """The frame (H, W, 3) uint8."""

@@ -22,7 +22,7 @@ from flowreel.world.scenes import CLASSES, NOTES, Event, scene
 __all__ = [
     "CLASSES",
     "NOTES",
-    "RINGS",
+    "NOTE_SECONDS",
     "SAMPLE_RATE",
     "Event",
     "World",
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 SAMPLE_RATE = 16000
-RINGS = 0.6
+NOTE_SECONDS = 0.6
 """Length of a note in seconds."""
 
 
@@ -43,12 +43,12 @@ def note_waveform(pitch: float, strength: float, crack: bool, sample_rate: int, 
 
     The fundamental decays by a factor of e in 110 ms, the partial in 55 ms; ``crack`` adds noise that decays in 12 ms.
     """
-    time = np.arange(round(RINGS * sample_rate)) / sample_rate
+    time = np.arange(round(NOTE_SECONDS * sample_rate)) / sample_rate
     bar = np.exp(-time / 0.11) * np.sin(2 * np.pi * pitch * time)
     bar += 0.3 * np.exp(-time / 0.055) * np.sin(2 * np.pi * 2.76 * pitch * time)
     if crack:
         bar += 0.35 * np.exp(-time / 0.012) * np.random.default_rng(seed).uniform(-1, 1, len(time))
-    edges = np.minimum(1, time / 0.002) * np.minimum(1, (RINGS - time) / 0.1)
+    edges = np.minimum(1, time / 0.002) * np.minimum(1, (NOTE_SECONDS - time) / 0.1)
     return ((0.25 + 0.25 * strength) * edges * bar).astype(np.float32)
 
 
@@ -75,16 +75,16 @@ def render(
     """
     if not (size >= 8 and seconds > 0 and fps > 0):
         raise InputError(f"size must be 8 or more, seconds and fps above 0, not {size}, {seconds} and {fps}")
-    fps, rendered = float(exact_rate(fps)), scene(name, seed)
+    fps, world_scene = float(exact_rate(fps)), scene(name, seed)
     frames = max(1, round(seconds * fps))
     images = np.empty((frames, size, size, 3), np.uint8)
     for number in range(frames):
         canvas = Canvas(size)
-        rendered.draw(canvas, number / fps)
+        world_scene.draw(canvas, number / fps)
         images[number] = canvas.finished()
     length = samples_for(frames, fps, sample_rate)
-    audio = render_audio(rendered.events(-RINGS, frames / fps), length / sample_rate, sample_rate)
-    return Clip(images, audio, fps, sample_rate, name), rendered.events(0, frames / fps)
+    audio = render_audio(world_scene.events(-NOTE_SECONDS, frames / fps), length / sample_rate, sample_rate)
+    return Clip(images, audio, fps, sample_rate, name), world_scene.events(0, frames / fps)
 
 
 def clip_seed(seed: int, number: int) -> int:
