@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from flowreel.utils.lazy import attributes
 from flowreel.utils.runtime import sleep_soon
 
-__version__ = "0.7.0"
+__version__ = "0.8.0"
 __all__ = ["Clip", "Pipeline", "__version__", "load"]
 
 if TYPE_CHECKING:

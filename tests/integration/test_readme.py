@@ -62,7 +62,7 @@ def test_the_commands_and_the_python(folder: Path, capsys: pytest.CaptureFixture
             parse("serve", COMMANDS["serve"], words[1:])
             continue
         assert main([*words, *shlex.split(SMALL.get(words[0], ""))]) == 0, capsys.readouterr().err
-    for name in ("clip.mp4", "better.mp4", "forvideo.mp4", "forsound.mp4", "goeson.mp4"):
+    for name in ("clip.mp4", "better.mp4", "forvideo.mp4", "forsound.mp4", "continued.mp4"):
         assert probe(folder / name).has_audio
     assert len(list((folder / "many").glob("*.mp4"))) == 16
     assert (folder / "ours" / "config.json").is_file()
