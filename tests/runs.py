@@ -1,4 +1,4 @@
-"""What runs left behind, compared."""
+"""Comparisons of finished training runs."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from tests.training.test_flow import config
 
 
 class Watched(FlowTask):
-    """Says once how its weights are held while it trains."""
+    """Prints once how its weights are sharded."""
 
     seen = False
 

@@ -96,7 +96,7 @@ def test_frames_are_spread_over_clips_and_over_time(clips: Path):
     assert (corners - expected).abs().max() < 4  # a lossy file
 
 
-def test_clips_that_cannot_be_read_are_told_and_left_out(clips: Path, tmp_path: Path):
+def test_unreadable_clips_are_reported_and_left_out(clips: Path, tmp_path: Path):
     (tmp_path / "good.mp4").write_bytes((clips / "train" / "b.mp4").read_bytes())
     (tmp_path / "bad.mp4").write_bytes(b"nothing")
     said: list[str] = []
@@ -282,7 +282,7 @@ def test_silent_clips_make_a_codec_of_video_alone(tmp_path: Path):
     assert Codec.load(tmp_path / "codec", Timing(10, 0, 0)).config.audio is None
 
 
-def test_rates_that_sound_does_not_fit_are_no_matter_for_pictures(clips: Path, tmp_path: Path):
+def test_rates_without_a_log_mel_make_a_codec_of_video_alone(clips: Path, tmp_path: Path):
     said: list[str] = []
     train_codec(clips, tmp_path / "codec", config(steps=1, fps=17.0), said.append)
     assert any("video alone" in line for line in said)

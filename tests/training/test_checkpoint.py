@@ -94,7 +94,7 @@ def test_damaged_newest_falls_back_loudly(tmp_path: Path, damage):
     assert str(tmp_path / "training" / "4") in said[0]
 
 
-def test_going_on_from_the_one_before_replaces_the_damaged(tmp_path: Path):
+def test_resuming_from_the_one_before_replaces_the_damaged(tmp_path: Path):
     checkpoint.save(tmp_path, make(2), keep=2)
     lose(checkpoint.save(tmp_path, make(4), keep=2))
     checkpoint.save(tmp_path, make(3), keep=2)
@@ -168,7 +168,7 @@ def _export(folder: Path, texts: dict[str, str]) -> None:
             (aside / name).write_text(text)
 
 
-def test_replacing_begins_anew_in_what_a_killed_process_left_of_a_new_folder(tmp_path: Path):
+def test_replacing_starts_again_in_what_a_killed_process_left_of_a_new_folder(tmp_path: Path):
     first, second = {"a": "1", "codec/b": "2", "codec/c": "3", "d": "4"}, {"a": "5", "voice/e": "6"}
     found = states(tmp_path / "out", tmp_path / "states", lambda: _export(tmp_path / "out", first))
     _export(tmp_path / "whole", second)

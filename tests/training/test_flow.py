@@ -1,4 +1,4 @@
-"""Training a flow: what a sample's randomness hangs on, resuming to the bit, and the folder that comes out."""
+"""Training a flow: the random numbers of a sample, resuming to the bit, and the exported folder."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_other_data_is_refused(data: Path, tmp_path: Path):
 
 
 def processes(data: Path, run: Path, steps: int, sharding: str) -> str:
-    """Train in two processes; what they printed."""
+    """Train in two processes; returns what they printed."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += ["-m", "tests.sharded", str(data), str(run), str(steps), sharding]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -168,7 +168,7 @@ def processes(data: Path, run: Path, steps: int, sharding: str) -> str:
 
 
 def near(first: Path, second: Path) -> None:
-    """Equal up to the rounding that sums in another order bring."""
+    """Check that two runs are equal, up to the rounding of sums in another order."""
     a, b = (checkpoint.latest(run, quiet) for run in (first, second))
     assert a is not None
     assert b is not None
@@ -178,7 +178,7 @@ def near(first: Path, second: Path) -> None:
 
 
 @pytest.mark.parametrize("sharding", ["none", "fsdp"])
-def test_two_processes_equal_one_and_go_on_as_one(data: Path, tmp_path: Path, sharding: str):
+def test_two_processes_equal_one_and_resume_as_one(data: Path, tmp_path: Path, sharding: str):
     train(data, tmp_path / "one", config(), quiet)
     said = processes(data, tmp_path / "run", 2, sharding)
     assert said.count(f"sharded {sharding == 'fsdp'}") == 2
@@ -189,7 +189,7 @@ def test_two_processes_equal_one_and_go_on_as_one(data: Path, tmp_path: Path, sh
     near(tmp_path / "one", tmp_path / "run")
 
 
-def test_shards_go_on_from_a_run_of_one_process(data: Path, tmp_path: Path):
+def test_shards_resume_a_run_of_one_process(data: Path, tmp_path: Path):
     train(data, tmp_path / "one", config(), quiet)
     train(data, tmp_path / "run", config(steps=2), quiet)
     said = processes(data, tmp_path / "run", 4, "fsdp")
@@ -312,7 +312,7 @@ def test_samples_that_kept_their_class_learn_guidance(
         assert unconditional is None  # the model never generates both
 
 
-def test_guidance_needs_something_to_guide_by(data: Path, silent: Path):
+def test_guidance_needs_classes_or_conditioning(data: Path, silent: Path):
     learn = ObjectiveConfig(guidance=2.0)
     with pytest.raises(InputError, match=r"set model\.class_dropout above 0"):
         FlowTask(data, config(model=ModelConfig(dim=16, depth=1, heads=2, class_dropout=0.0)), quiet)
@@ -352,7 +352,7 @@ def test_lookaheads_leave_whole_blocks(ahead: int, message: str):
         config(model=ModelConfig(causal=True, positions="rope"), objective=ObjectiveConfig(lookaheads=(2,)))
 
 
-def test_roles_that_need_sound_are_left_out_without_it(silent: Path):
+def test_roles_that_need_audio_are_left_out_without_it(silent: Path):
     lines: list[str] = []
     unguided = config(objective=replace(config().objective, guidance=1.0))
     task = FlowTask(silent, unguided, lines.append)
@@ -417,7 +417,7 @@ def begun(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("classes", [("high", "middle", "low"), ("low", "high"), ()])
-def test_finetuning_begins_with_what_the_pipeline_does(begun: Path, tmp_path: Path, classes: tuple[str, ...]):
+def test_finetuning_starts_with_the_outputs_of_the_pipeline(begun: Path, tmp_path: Path, classes: tuple[str, ...]):
     other = prepared(tmp_path / "data", classes=classes, clips=6)
     said: list[str] = []
     settings = config(steps=1, init=str(begun), optim=OptimConfig(lr=1e-12, warmup=0, weight_decay=0.0))
@@ -459,7 +459,7 @@ def test_finetuning_on_other_latents_is_refused(begun: Path, tmp_path: Path):
         train(mute, tmp_path / "run", config(init=str(begun)), quiet)
 
 
-def test_finetuning_on_sound_of_other_levels_is_refused_with_both(begun: Path, tmp_path: Path):
+def test_finetuning_on_audio_of_other_levels_is_refused_with_both(begun: Path, tmp_path: Path):
     other = prepared(tmp_path / "data")
     codec = Codec.load(begun / "codec")
     audio = replace(codec.config.audio, peak=0.5, channel="first")

@@ -1,4 +1,4 @@
-"""The loop: what resumes, stops, is shared or goes wrong, on a task of a second."""
+"""The loop: resuming, stopping, several processes and failures, on a small task."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_four_steps_equal_two_and_two_to_the_bit(tmp_path: Path, accumulate):
     assert without_time(tmp_path / "whole") == without_time(tmp_path / "parts")
 
 
-def test_killed_between_checkpoints_goes_on_from_the_last(tmp_path: Path):
+def test_killed_between_checkpoints_resumes_from_the_last(tmp_path: Path):
     settings = config(steps=8, save=3)
     fit(Toy(settings), tmp_path / "whole", settings, quiet)
 
@@ -120,7 +120,7 @@ class Showing(Toy):
 
 
 @pytest.mark.usefixtures("plain_curves")
-def test_killed_at_any_moment_ends_as_a_run_that_was_not(tmp_path: Path, monkeypatch):
+def test_run_killed_at_any_moment_equals_one_that_was_not(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(logger, "time", SimpleNamespace(monotonic=lambda: 0.0))  # seconds are written too
     settings = config(steps=2, save=1, preview=1, validate=1, keep=1)
     run = tmp_path / "run"
@@ -136,7 +136,7 @@ def test_killed_at_any_moment_ends_as_a_run_that_was_not(tmp_path: Path, monkeyp
         assert content(run) == whole, folder
 
 
-def test_what_a_finished_run_has_shown_is_not_made_again(tmp_path: Path):
+def test_finished_run_does_not_repeat_its_previews(tmp_path: Path):
     settings = config(preview=2, validate=2)
     fit(Showing(settings), tmp_path, settings, quiet)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
@@ -153,7 +153,7 @@ def test_finished_run_says_so(tmp_path: Path):
     assert (tmp_path / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_export_that_a_crash_cut_off_is_made_good(tmp_path: Path):
+def test_missing_export_is_made_after_a_crash(tmp_path: Path):
     class Crashing(Toy):
         def export(self, module: nn.Module, folder: Path, step: int) -> None:
             super().export(module, folder, step)
@@ -246,7 +246,7 @@ def test_batch_that_cannot_be_shared_is_refused(tmp_path: Path, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path: Path, number):
+def test_signal_finishes_the_step_saves_and_says_how_to_resume(tmp_path: Path, number):
     settings = config(steps=6, save=100, log=100)
     before = signal.getsignal(number)
     fit(Toy(settings), tmp_path / "whole", settings, quiet)
@@ -432,7 +432,7 @@ def test_a_write_that_fails_at_any_step_loses_nothing(tmp_path: Path):
     assert k > 30
 
 
-def test_a_full_disk_is_told_with_what_is_safe(tmp_path: Path, monkeypatch):
+def test_full_disk_is_reported_with_the_last_checkpoint(tmp_path: Path, monkeypatch):
     fit(Toy(config(steps=2)), tmp_path, config(steps=2), quiet)
 
     def full(*args: Any, **options: Any) -> None:  # noqa: ARG001
@@ -499,7 +499,7 @@ def test_root_file_is_the_average_and_not_the_raw_weights(tmp_path: Path):
     assert all(torch.equal(exported[name], saved.model[name]) for name in exported)
 
 
-def test_preview_is_whole_or_not_there(tmp_path: Path):
+def test_preview_is_complete_or_absent(tmp_path: Path):
     class Breaking(Toy):
         def preview(self, module: nn.Module, folder: Path, step: int) -> None:
             super().preview(module, folder, step)

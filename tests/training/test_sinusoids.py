@@ -1,4 +1,4 @@
-"""Training oscillators and noise: the frequencies they learn, what they learn from, resuming, and the folder."""
+"""Training the vocoder of oscillators and noise: its losses, samples, resuming, and the exported folder."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_frequency_of_a_tone_is_seen_in_its_band_and_beside_it() -> None:
     torch.testing.assert_close(true[0, 10:90, 6], torch.full((80,), hz), atol=0.1, rtol=0)
 
 
-def test_noise_and_silence_have_none() -> None:
+def test_noise_and_silence_have_no_tones() -> None:
     shape = architecture(config())
     noise = 0.3 * torch.randn(1, RATE, generator=draws())
     _, of_tone = tones(tone(500), shape)
@@ -107,7 +107,7 @@ def test_the_spectral_distance() -> None:
 # --- what it learns from ------------------------------------------------------------------------------------------
 
 
-def test_an_exercise_is_a_sound_and_its_log_mel() -> None:
+def test_an_exercise_is_audio_and_its_log_mel() -> None:
     for seed in range(8):
         heard, audio = exercise(MEL, 16, draws(seed))
         assert (heard.shape, audio.shape) == ((20, 16), (640,))

@@ -77,7 +77,7 @@ def task(clips: Path, **changes: object) -> VocoderTask:
 # --- audio --------------------------------------------------------------------------------------------------------
 
 
-def test_sound_of_all_clips_is_held_and_silent_ones_are_passed_over(clips: Path) -> None:
+def test_audio_of_all_clips_is_held_and_silent_ones_are_skipped(clips: Path) -> None:
     waveforms, numbers = read_audio(find_clips(clips), config(), 100, quiet, least=1)
     assert [len(audio) for audio in waveforms] == [3 * RATE, RATE, RATE]
     assert numbers == [0, 1, 3]
@@ -108,7 +108,7 @@ def test_peak_is_one_for_each_clip(clips: Path) -> None:
     assert [round(audio.abs().max().item(), 3) for audio in waveforms] == [0.9, 0.9]
 
 
-def test_what_is_shorter_than_a_segment_is_filled_with_silence(tmp_path: Path) -> None:
+def test_short_audio_is_padded_with_silence(tmp_path: Path) -> None:
     write(tmp_path / "a.mkv", 0.1)
     held = task(tmp_path, segment=20)
     assert [len(audio) for audio in held.waveforms] == [20 * 40]
@@ -116,7 +116,7 @@ def test_what_is_shorter_than_a_segment_is_filled_with_silence(tmp_path: Path) -
     assert next(held.batches(0, 0, 1))["log_mel"].shape == (4, 20, 20)
 
 
-def test_clips_without_sound_or_unreadable_are_told(clips: Path, tmp_path: Path) -> None:
+def test_unreadable_clips_are_reported(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "silent.mkv").write_bytes((clips / "train" / "c.mkv").read_bytes())
     (tmp_path / "bad.mkv").write_bytes(b"nothing")
     said: list[str] = []
@@ -125,7 +125,7 @@ def test_clips_without_sound_or_unreadable_are_told(clips: Path, tmp_path: Path)
     assert "bad.mkv" in said[0]
 
 
-def test_segments_are_cut_from_the_whole_clips_mel_and_fit_their_sound(clips: Path) -> None:
+def test_segments_are_cut_from_the_whole_clips_mel_and_fit_their_audio(clips: Path) -> None:
     held = task(clips)
     hop, wholes = MEL.hop, [log_mel(audio[None], MEL)[0] for audio in held.waveforms]
     for batch in held.batches(0, 0, 1):
@@ -136,7 +136,7 @@ def test_segments_are_cut_from_the_whole_clips_mel_and_fit_their_sound(clips: Pa
             assert torch.equal(audio, held.waveforms[k][at * hop : (at + 8) * hop])
 
 
-def test_every_place_is_as_likely(clips: Path) -> None:
+def test_start_positions_are_uniform(clips: Path) -> None:
     held = task(clips)
     generator = torch.Generator().manual_seed(0)
     drawn = [held._place(generator) for _ in range(4000)]
@@ -199,7 +199,7 @@ def test_each_update_moves_one_network_and_the_discriminator_starts_later(clips:
     assert all(value > 0 for value in losses.values())
 
 
-def test_fused_weights_give_the_same_sound_and_leave_the_network_as_it_was(clips: Path) -> None:
+def test_fused_weights_give_the_same_audio_and_leave_the_network_unchanged(clips: Path) -> None:
     held = task(clips)
     mel = next(held.batches(0, 0, 1))["log_mel"]
     with torch.no_grad():
@@ -208,13 +208,13 @@ def test_fused_weights_give_the_same_sound_and_leave_the_network_as_it_was(clips
         assert torch.equal(held.averaged(mel), before)
 
 
-def test_a_sound_is_no_distance_from_itself_and_a_factor_from_its_double() -> None:
+def test_mel_distance_of_a_waveform_and_its_double() -> None:
     audio = torch.randn(1, 4000) * 0.1
     assert mel_distance(audio, audio, MEL) == 0
     torch.testing.assert_close(mel_distance(2 * audio, audio, MEL).item(), np.log(2), atol=0.01, rtol=0)
 
 
-def test_what_has_fallen_silent_still_learns(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_output_has_a_gradient(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Below the floor of the log-mel the distance has no gradient: training looks below it."""
     held = task(clips, adversarial_start=9)
     batch = next(held.batches(0, 0, 1)) | {"step": torch.tensor(0)}
