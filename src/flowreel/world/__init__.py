@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING
 from flowreel.utils.lazy import attributes
 
 if TYPE_CHECKING:
-    from flowreel.world.render import World, render
+    from flowreel.world.render import World
     from flowreel.world.scenes import CLASSES, Event
 
-__all__ = ["CLASSES", "Event", "World", "render"]
+__all__ = ["CLASSES", "Event", "World"]
 
 __getattr__ = attributes(
     __name__,
     {
         "World": "flowreel.world.render",
-        "render": "flowreel.world.render",
         "CLASSES": "flowreel.world.scenes",
         "Event": "flowreel.world.scenes",
     },
