@@ -14,6 +14,7 @@ import torch
 
 import flowreel
 from flowreel.cli import COMMANDS, main, parse
+from flowreel.cli_parser import documentation, leaves
 from flowreel.config import GenerateConfig, PrepareConfig, TrainConfig
 from flowreel.config.presets import PRESETS, preset
 from flowreel.errors import InputError
@@ -212,3 +213,16 @@ def test_every_command_says_at_once_what_it_does() -> None:
     )
     assert run.stderr.splitlines()[0] == "flowreel: measuring nowhere"
     assert run.stdout == ""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_a_help_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options, first = leaves(COMMANDS[name].options), COMMANDS[name].first
+    assert set(options) == set(documentation(COMMANDS[name].options))
+    assert set(first) <= set(options)
+    for more, shown in (([], first or options), (["all"], options)):
+        with pytest.raises(SystemExit) as end:
+            main([name, "--help", *more])
+        assert end.value.code == 0
+        said = capsys.readouterr().out
+        assert {option for option in options if f"  --{option} " in said} == set(shown)
