@@ -25,7 +25,7 @@ import numpy as np
 import flowreel
 from flowreel.flow.noise import sample_seed
 from flowreel.media import Clip, Writer
-from flowreel.metrics import Events, Found, classify, compare, events_of, floor, match, pooled, sound_events
+from flowreel.metrics import Events, Found, classify, compare, events_of, find_audio_events, floor, match, pooled
 from flowreel.metrics.drift import measured
 from flowreel.pipeline.conditioning import stack
 from flowreel.utils import runtime as machine
@@ -150,7 +150,7 @@ def codec(pipe: flowreel.Pipeline, label: str, count: int, seconds: float) -> Fi
         frames += len(clip.frames)
         struck = [event for event in events if 0.1 < event.time < seconds - 0.2]
         truth = [Found(event.time, event.note) for event in struck]
-        right += sum(a.note == b.note for a, b in match(truth, sound_events(again.audio, again.sample_rate), 0.05))
+        right += sum(a.note == b.note for a, b in match(truth, find_audio_events(again.audio, again.sample_rate), 0.05))
         notes += len(struck)
         found = events_of(again, label)
         everything = tuple(Found(event.time, event.note) for event in events)

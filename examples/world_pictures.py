@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 import flowreel
-from flowreel.media import with_sound_below
+from flowreel.media import with_spectrogram
 
 
 def main(out: Path) -> None:
     pipe = flowreel.load("world")
     for label in pipe.classes:
         clip = pipe.generate(label=label, seconds=6, seed=1)
-        path = with_sound_below(clip).save(out / f"{label}.webp")
+        path = with_spectrogram(clip).save(out / f"{label}.webp")
         print(f"{path}  {path.stat().st_size / 1e3:.0f} kB")
 
 

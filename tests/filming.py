@@ -77,7 +77,7 @@ def make(
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if audio is not None and sound is not None:
-            _write_sound(container, audio, sound, sound_start, sound_rate)
+            _write_audio(container, audio, sound, sound_start, sound_rate)
     return path
 
 
@@ -87,7 +87,7 @@ def _peek(pictures: np.ndarray | Iterable[np.ndarray]) -> tuple[np.ndarray, Iter
     return first, itertools.chain([first], rest)
 
 
-def _write_sound(container, audio, sound: np.ndarray, start: Fraction, rate: int) -> None:
+def _write_audio(container, audio, sound: np.ndarray, start: Fraction, rate: int) -> None:
     for begin in range(0, sound.shape[1], 1024):
         piece = np.ascontiguousarray(sound[:, begin : begin + 1024].T).reshape(1, -1)  # PyAV can't make 8 planes
         block = av.AudioFrame.from_ndarray(piece, format="flt", layout=LAYOUTS[len(sound)])

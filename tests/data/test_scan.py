@@ -19,7 +19,7 @@ from flowreel.config.classnames import find_class
 from flowreel.data import scan
 from flowreel.data.sources import find_clips, probed
 from flowreel.errors import InputError
-from flowreel.media.recognise import is_film
+from flowreel.media.recognise import is_video_file
 from flowreel.metrics import evaluate as synchrony
 from tests.data.test_prepare import clips, codec, config, run, write_clip  # noqa: F401
 
@@ -114,20 +114,20 @@ def test_animated_images_are_clips(tmp_path: Path, form: str) -> None:
     moving, still = tmp_path / f"moving.{form.lower()}", tmp_path / f"still.{form.lower()}"
     pictures[0].save(still, format=form)
     pictures[0].save(moving, format=form, save_all=True, append_images=pictures[1:], duration=100)
-    assert (is_film(moving), is_film(still)) == (True, False)
+    assert (is_video_file(moving), is_video_file(still)) == (True, False)
 
 
 def test_audio_alone_is_no_clip_in_any_container(tmp_path: Path) -> None:
-    assert not is_film(tone(tmp_path / "sound", "matroska", "aac"))
-    assert not is_film(tone(tmp_path / "sound.m4b", "ipod", "aac"))
-    assert is_film(tone(tmp_path / "sound.mp4", "mp4", "aac"))  # its reason is worth a line
+    assert not is_video_file(tone(tmp_path / "sound", "matroska", "aac"))
+    assert not is_video_file(tone(tmp_path / "sound.m4b", "ipod", "aac"))
+    assert is_video_file(tone(tmp_path / "sound.mp4", "mp4", "aac"))  # its reason is worth a line
 
 
 def test_a_damaged_file_is_known_by_its_first_bytes(tmp_path: Path) -> None:
     for kind in ("matroska", "mp4", "avi", "flv", "asf"):
         whole = film(tmp_path / "whole", kind, CODECS.get(kind, "mpeg4")).read_bytes()
         (tmp_path / kind).write_bytes(whole[:40])
-        assert is_film(tmp_path / kind), kind
+        assert is_video_file(tmp_path / kind), kind
 
 
 def test_what_cannot_be_used_is_in_the_index_with_its_reason(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from flowreel.errors import InputError
-from flowreel.media import Clip, iterate, probe, read_sound
+from flowreel.media import Clip, iterate, probe, read_audio
 from tests import bad_media
 from tests.filming import DARK, RATE, click, even_times, grey, make
 
@@ -133,7 +133,7 @@ def test_a_leap_past_the_stated_end_is_damage(tmp_path, late):
         read(path)
     if late == "audio":
         with pytest.raises(InputError, match="past the end"):
-            read_sound(path)
+            read_audio(path)
     assert len(Clip.read(path, fps=FPS, seconds=1).frames) == 10
 
 

@@ -12,7 +12,7 @@ from av.codec.context import Flags
 from av.filter import Graph
 
 from flowreel.media import Clip, iterate, probe
-from flowreel.media.deinterlace import whole_pictures
+from flowreel.media.deinterlace import progressive_frames
 from tests.filming import even_times, grey, make
 
 FPS = 25
@@ -119,7 +119,7 @@ def test_progressive_frames_between_stay_as_they_are(interlaced, tmp_path):
     mixed = [*whole[:5], *combed[:6], *whole[5:10], *combed[6:8]]
     untouched = [frame.to_ndarray() for frame in mixed]
     timed = [(frame, Fraction(k, FPS), Fraction(k + 1, FPS), Fraction(1, FPS)) for k, frame in enumerate(mixed)]
-    done = list(whole_pictures(timed))
+    done = list(progressive_frames(timed))
     assert [entry[1:] for entry in done] == [entry[1:] for entry in timed]
     for k, (frame, *_) in enumerate(done):
         kept = np.array_equal(frame.to_ndarray(), untouched[k])
@@ -136,7 +136,7 @@ def test_another_size_midway_begins_anew(interlaced):
     small = [frame.reformat(width=48, height=32) for frame in coded(interlaced)[:1]]
     frames = [*coded(interlaced)[:4], *small, *coded(interlaced)[4:7]]
     timed = [(frame, Fraction(k), Fraction(k + 1), Fraction(1)) for k, frame in enumerate(frames)]
-    done = list(whole_pictures(timed))
+    done = list(progressive_frames(timed))
     assert [(frame.width, time) for frame, time, _, _ in done] == [(f.width, k) for k, f in enumerate(frames)]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from flowreel.errors import InputError
-from flowreel.media import Clip, iterate, probe, read_sound
+from flowreel.media import Clip, iterate, probe, read_audio
 from flowreel.media.audio import SLACK
 from flowreel.media.discontinuity import Timeline, join
 from tests.filming import BRIGHT, DARK, RATE, click, even_times, grey, make
@@ -121,7 +121,7 @@ def test_sound_alone_is_joined_as_well(tmp_path):
             container.mux(stream.encode(None))
         whole.append(path.read_bytes())
     name.write_bytes(b"".join(whole))
-    loud = np.flatnonzero(np.abs(read_sound(name)) > 0.2) / RATE
+    loud = np.flatnonzero(np.abs(read_audio(name)) > 0.2) / RATE
     assert loud[0] == pytest.approx(0.5, abs=0.06)
     assert loud[-1] - loud[0] == pytest.approx(2, abs=0.1)
 

@@ -13,7 +13,7 @@ import pytest
 from flowreel.cli import prepare
 from flowreel.config import PrepareConfig
 from flowreel.errors import InputError
-from flowreel.media import read_sound
+from flowreel.media import read_audio
 from flowreel.media.downmix import downmix
 from flowreel.pipeline.loading import SHIPPED
 
@@ -46,7 +46,7 @@ def write(path: Path, layout: str, pictures: bool = False) -> list[str]:
 
 def levels(path: Path, count: int) -> list[float]:
     """How loud each channel's tone is in the mix, beside its own amplitude."""
-    spectrum = np.abs(np.fft.rfft(read_sound(path, RATE))) / (RATE * SECONDS / 2)
+    spectrum = np.abs(np.fft.rfft(read_audio(path, RATE))) / (RATE * SECONDS / 2)
     return [float(spectrum[(200 + 100 * n) * SECONDS] / 0.1) for n in range(count)]
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, features
 
 from flowreel.errors import InputError
-from flowreel.media import Clip, probe, read_sound, samples_for
+from flowreel.media import Clip, probe, read_audio, samples_for
 from tests.filming import BRIGHT, DARK, RATE, click, even_times, grey, make
 from tests.media.test_reader import first_bright, onset
 
@@ -98,7 +98,7 @@ def test_the_default_streams_are_read(tmp_path, suffix):
     info = probe(path)
     assert (info.width, info.height, info.sample_rate) == (48, 48, 32000)
     assert np.abs(Clip.read(path).audio).max() > 0.4
-    assert np.abs(read_sound(path)).max() > 0.4
+    assert np.abs(read_audio(path)).max() > 0.4
 
 
 def in_avi(path: Path, codec: str, delay: int, number: int, fps: int) -> Path:
@@ -219,13 +219,13 @@ def test_webp_that_can_not_be_read_says_why(tmp_path):
         with pytest.raises(InputError, match=reason):
             Clip.read(path, fps=10)
     with pytest.raises(InputError, match="has no audio stream"):
-        read_sound(webp(tmp_path / "silent.webp", [10, 60], [100, 100]))
+        read_audio(webp(tmp_path / "silent.webp", [10, 60], [100, 100]))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
 def test_a_named_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.webp")
-    for read in (probe, read_sound, Clip.read):
+    for read in (probe, read_audio, Clip.read):
         with pytest.raises(InputError, match="not a file"):
             read(tmp_path / "a.webp")
 

@@ -22,11 +22,11 @@ from flowreel.media import (
     contact_sheet,
     iterate,
     probe,
-    read_sound,
+    read_audio,
     resize_frames,
     samples_for,
     spectrogram,
-    with_sound_below,
+    with_spectrogram,
 )
 from flowreel.media.figures import _strip, _ticks
 from tests.filming import BRIGHT, DARK, RATE, click, even_times, grey, make
@@ -630,17 +630,17 @@ def test_read_sound_takes_files_with_and_without_pictures(tmp_path: Path) -> Non
     tone = (0.5 * np.sin(np.arange(16000) * 0.2)).astype(np.float32)
     clip = Clip(np.zeros((10, 16, 16, 3), np.uint8), tone, 10, 16000)
     for name in ("a.wav", "a.mkv"):
-        np.testing.assert_allclose(read_sound(clip.save(tmp_path / name)), tone, atol=1e-4)
+        np.testing.assert_allclose(read_audio(clip.save(tmp_path / name)), tone, atol=1e-4)
     silent = Clip(clip.frames, None, 10).save(tmp_path / "b.mp4")
     with pytest.raises(InputError, match="no audio"):
-        read_sound(silent)
+        read_audio(silent)
 
 
 def test_a_moving_picture_shows_its_sound_below():
     tone = (0.5 * np.sin(np.arange(16000) * 0.3)).astype(np.float32)
     tone[8000:] = 0
     clip = Clip(np.full((10, 8, 8, 3), 200, np.uint8), tone, 10, 16000)
-    drawn = with_sound_below(clip, scale=4)
+    drawn = with_spectrogram(clip, scale=4)
     assert drawn.audio is None
     assert (drawn.frames[:, :32] == 200).all()
     strip = drawn.frames[0, 34:].astype(int)
@@ -648,4 +648,4 @@ def test_a_moving_picture_shows_its_sound_below():
     lines = [int(frame[34:].min(axis=(0, 2)).argmax()) for frame in drawn.frames]
     assert lines == sorted(set(lines))
     with pytest.raises(InputError, match="no sound"):
-        with_sound_below(Clip(clip.frames, None, 10))
+        with_spectrogram(Clip(clip.frames, None, 10))

@@ -12,7 +12,7 @@ import pytest
 
 from flowreel.media import Clip
 from flowreel.metrics import classify, compare, events_of, pooled
-from flowreel.metrics.repeats import pictures_of
+from flowreel.metrics.repeats import distinct_frames
 from flowreel.world.render import CLASSES, render
 
 RULES: dict[str, Callable[[float], int]] = {
@@ -41,7 +41,7 @@ def clips() -> list[Clip]:
 @pytest.mark.parametrize("fps", [15, 24, 25, 30, 48, 50, 60])
 def test_the_pictures_are_found(clips: list[Clip], fps: float, rule: str) -> None:
     for clip in clips:
-        pictures, begin = pictures_of(repeated(clip, fps, rule))
+        pictures, begin = distinct_frames(repeated(clip, fps, rule))
         assert pictures.fps == 10
         assert begin == 0
         assert np.array_equal(pictures.frames, clip.frames)
@@ -49,24 +49,24 @@ def test_the_pictures_are_found(clips: list[Clip], fps: float, rule: str) -> Non
 
 def test_pictures_of_24_a_second_are_found_among_60_frames() -> None:
     clip, _ = render("pendulum", 1, 3, 48, fps=24)
-    pictures, begin = pictures_of(repeated(clip, 60))
+    pictures, begin = distinct_frames(repeated(clip, 60))
     assert (pictures.fps, begin) == (24, 0)
     assert np.array_equal(pictures.frames, clip.frames)
 
 
 def test_frames_without_repeats_are_left_as_they_are(clips: list[Clip]) -> None:
     for clip in (*clips, *(render(name, 2, 3, 48, fps=fps)[0] for name in CLASSES for fps in (12, 25))):
-        assert pictures_of(clip)[0] is clip
+        assert distinct_frames(clip)[0] is clip
     still = replace(clips[0], frames=np.repeat(clips[0].frames[:1], 75, axis=0), fps=25)
-    assert pictures_of(still)[0] is still
+    assert distinct_frames(still)[0] is still
     single = replace(still, frames=still.frames[:1])
-    assert pictures_of(single)[0] is single
+    assert distinct_frames(single)[0] is single
 
 
 def test_a_cut_within_a_picture_is_seen(clips: list[Clip]) -> None:
     """Of pictures that last six frames, the first four frames are cut off."""
     whole = repeated(clips[0], 60)
-    pictures, begin = pictures_of(replace(whole, frames=whole.frames[4:]))
+    pictures, begin = distinct_frames(replace(whole, frames=whole.frames[4:]))
     assert begin == pytest.approx(-4 / 60, abs=1 / 60)
     assert np.array_equal(pictures.frames, clips[0].frames)
 

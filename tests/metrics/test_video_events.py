@@ -7,7 +7,7 @@ import pytest
 
 from flowreel.errors import InputError
 from flowreel.media import Clip
-from flowreel.metrics import Events, Found, Synchrony, classify, compare, events_of, match, picture_events, pooled
+from flowreel.metrics import Events, Found, Synchrony, classify, compare, events_of, find_video_events, match, pooled
 from flowreel.world.canvas import Canvas
 from flowreel.world.render import CLASSES, Event, render
 from tests.metrics.spoiling import spoiled
@@ -27,7 +27,7 @@ def test_events_of_rendered_clips(name: str, size: int, fps: float) -> None:
     parts = []
     for seed in range(2 if size <= 64 else 1):
         clip, events = render(name, seed, 5, size, fps)
-        parts.append(against_truth(clip, events, picture_events(clip, name)))
+        parts.append(against_truth(clip, events, find_video_events(clip, name)))
         assert classify(clip) == name
     total = pooled(parts)
     assert total.f1 >= 0.98
@@ -66,8 +66,8 @@ def test_a_drop_that_vanishes_hits_nothing() -> None:
     clip, events = render("rain", 3, 4)
     frames = clip.frames.copy()
     frames[:, 22:] = frames[:, :1, :1]
-    assert len(picture_events(clip, "rain")) >= len(events) - 1 > 0
-    assert picture_events(Clip(frames), "rain") == []
+    assert len(find_video_events(clip, "rain")) >= len(events) - 1 > 0
+    assert find_video_events(Clip(frames), "rain") == []
 
 
 def test_a_ring_without_a_spark_is_a_burst(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_a_ring_without_a_spark_is_a_burst(monkeypatch: pytest.MonkeyPatch) -> N
     matched = missed = more = 0
     for clip, events in clips:
         truth = [Found(e.time, e.note, 1.0, e.x, e.y) for e in events if 0.3 < e.time < 7.7]
-        found = [f for f in picture_events(clip, "fireworks") if 0.2 < f.time < 7.8]
+        found = [f for f in find_video_events(clip, "fireworks") if 0.2 < f.time < 7.8]
         pairs = match(truth, found, 0.1)
         assert all(event.note == seen.note for event, seen in pairs)
         matched, missed, more = matched + len(pairs), missed + len(truth) - len(pairs), more + len(found) - len(pairs)
@@ -92,7 +92,7 @@ def test_a_spark_without_a_ring_is_no_burst() -> None:
     first = next(event for event in events if event.time > 1)
     before = clip.frames[: int(first.time * 10) + 1].copy()
     rest = np.broadcast_to(before[:1, :1, :1], (12, *before.shape[1:]))
-    found = picture_events(Clip(np.concatenate([before, rest])), "fireworks")
+    found = find_video_events(Clip(np.concatenate([before, rest])), "fireworks")
     assert all(abs(event.time - first.time) > 0.15 for event in found)
 
 
@@ -101,7 +101,7 @@ def test_a_ball_that_turns_in_mid_air_sideways_hits_no_wall() -> None:
     wide = np.zeros((*clip.frames.shape[:2], 160, 3), np.uint8) + clip.frames[0, 0, 0]
     wide[:, :, 48:112] = clip.frames
     floors = sum(event.kind == "floor" for event in events)
-    assert floors - 1 <= len(picture_events(Clip(wide), "bounce")) <= floors
+    assert floors - 1 <= len(find_video_events(Clip(wide), "bounce")) <= floors
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -113,13 +113,13 @@ def test_nothing_is_seen_in_the_dark(name: str) -> None:
     grey = Clip(np.repeat(rng.integers(0, 256, (30, 64, 64, 1), dtype=np.uint8), 3, axis=3))
     one = Clip(render(name, 0, 0.1)[0].frames)
     for clip in (dark, noise, grey, still, one):
-        assert [event for event in picture_events(clip, name) if event.time > 0.3] == []
+        assert [event for event in find_video_events(clip, name) if event.time > 0.3] == []
     assert classify(dark) == classify(grey) == "nothing"
 
 
 def test_an_unknown_class_is_refused() -> None:
     with pytest.raises(InputError, match="has no class 'snow'"):
-        picture_events(Clip(np.zeros((3, 32, 32, 3), np.uint8)), "snow")
+        find_video_events(Clip(np.zeros((3, 32, 32, 3), np.uint8)), "snow")
 
 
 @pytest.mark.slow

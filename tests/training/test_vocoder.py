@@ -16,9 +16,9 @@ from flowreel.codec.vocoder import load
 from flowreel.config import MelConfig, SinusoidsTrainConfig, VocoderTrainConfig
 from flowreel.data.sources import find_clips
 from flowreel.errors import InputError
-from flowreel.media import Clip, read_sound
+from flowreel.media import Clip, read_audio
 from flowreel.training import checkpoint
-from flowreel.training.audio_segments import mel_distance, read_audio
+from flowreel.training.audio_segments import mel_distance, read_clip_audio
 from flowreel.training.hifigan import fused
 from flowreel.training.vocoder import VocoderTask, train_vocoder
 from tests.runs import check_shown_again, same
@@ -78,33 +78,33 @@ def task(clips: Path, **changes: object) -> VocoderTask:
 
 
 def test_audio_of_all_clips_is_held_and_silent_ones_are_skipped(clips: Path) -> None:
-    waveforms, numbers = read_audio(find_clips(clips), config(), 100, quiet, least=1)
+    waveforms, numbers = read_clip_audio(find_clips(clips), config(), 100, quiet, least=1)
     assert [len(audio) for audio in waveforms] == [3 * RATE, RATE, RATE]
     assert numbers == [0, 1, 3]
-    torch.testing.assert_close(waveforms[1], torch.from_numpy(read_sound(clips / "train" / "b.mkv", RATE)))
+    torch.testing.assert_close(waveforms[1], torch.from_numpy(read_audio(clips / "train" / "b.mkv", RATE)))
 
 
 def test_a_limit_is_shared_by_the_clips_and_spread_over_the_time_of_each(clips: Path, monkeypatch) -> None:
     monkeypatch.setattr("flowreel.training.audio_segments.PIECE", 0.5)
     sources = find_clips(clips)[:2]
-    waveforms, numbers = read_audio(sources, config(), 2.0, quiet, least=1)
+    waveforms, numbers = read_clip_audio(sources, config(), 2.0, quiet, least=1)
     assert numbers == [0, 0, 1]
     assert [len(audio) for audio in waveforms] == [RATE // 2, RATE // 2, RATE]
-    whole = read_sound(sources[0].path, RATE)
+    whole = read_audio(sources[0].path, RATE)
     starts = range(len(whole) - RATE // 2)
     found = [min(starts, key=lambda at: np.abs(whole[at : at + len(s)] - s.numpy()).sum()) for s in waveforms[:2]]
     assert found[0] < len(whole) / 3 < found[1]
 
 
 def test_clips_are_left_out_rather_than_cut_below_what_is_used(clips: Path) -> None:
-    waveforms, numbers = read_audio(find_clips(clips), config(), 1.5, quiet, least=80)
+    waveforms, numbers = read_clip_audio(find_clips(clips), config(), 1.5, quiet, least=80)
     assert len(numbers) == 1
     assert all(len(audio) >= 80 * config().mel.hop for audio in waveforms)
     assert not any((audio[-100:] == 0).all() for audio in waveforms)
 
 
 def test_peak_is_one_for_each_clip(clips: Path) -> None:
-    waveforms, _ = read_audio(find_clips(clips)[:2], config(peak=0.9), 100, quiet, least=1)
+    waveforms, _ = read_clip_audio(find_clips(clips)[:2], config(peak=0.9), 100, quiet, least=1)
     assert [round(audio.abs().max().item(), 3) for audio in waveforms] == [0.9, 0.9]
 
 
@@ -253,7 +253,7 @@ def test_run_folder_is_a_vocoder(clips: Path, tmp_path: Path) -> None:
     )
     shown = out / "previews" / "4"
     for name in ("training", "held-out"):
-        waveforms = [read_sound(shown / f"{name} {kind}.wav", RATE) for kind in ("original", "resynthesis")]
+        waveforms = [read_audio(shown / f"{name} {kind}.wav", RATE) for kind in ("original", "resynthesis")]
         assert len(waveforms[0]) == len(waveforms[1]) > 0
     with Image.open(shown / "spectrograms.png") as image, Image.open(shown / "training original.png") as one:
         assert image.size == (one.width, 4 * one.height)

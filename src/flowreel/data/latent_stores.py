@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flowreel.errors import InputError, require
-from flowreel.media.recognise import FILMS
+from flowreel.media.recognise import VIDEO_SUFFIXES
 
 LMDB_FILE = "data.mdb"
 _SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val")}
@@ -49,7 +49,7 @@ def is_store(path: Path | str) -> bool:
     parts = find_parts(Path(path))
     if not parts or parts[0].kind == "lmdb":
         return bool(parts)
-    return not any(Path(name).suffix.lower() in FILMS for _, _, names in os.walk(path) for name in names)
+    return not any(Path(name).suffix.lower() in VIDEO_SUFFIXES for _, _, names in os.walk(path) for name in names)
 
 
 def _places(store: Path) -> dict[str, list[Path]]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowreel.media.recognise import FILMS, OTHERS, is_film
+from flowreel.media.recognise import OTHER_SUFFIXES, VIDEO_SUFFIXES, is_video_file
 from flowreel.utils.reporting import Report
 
 _SHOWN = 6  # suffixes of other files that a message lists
@@ -101,7 +101,7 @@ class Scan:
                 return
             is_media, reason = _inspect(Path(entry.path), status)
         except OSError as error:
-            is_media, reason = suffix not in OTHERS, _unreadable(entry, error)
+            is_media, reason = suffix not in OTHER_SUFFIXES, _unreadable(entry, error)
         if is_media:
             self._files.append(MediaFile(name, None if reason else status, reason))
         else:
@@ -112,10 +112,10 @@ def _inspect(path: Path, status: os.stat_result) -> tuple[bool, str]:
     """Whether a file is a media file, and the reason why it can't be used, or ""."""
     suffix = path.suffix.lower()
     if not stat.S_ISREG(status.st_mode):
-        return suffix in FILMS, "it is a pipe, a socket or a device, not a file"
-    if suffix not in OTHERS and not os.access(path, os.R_OK):
+        return suffix in VIDEO_SUFFIXES, "it is a pipe, a socket or a device, not a file"
+    if suffix not in OTHER_SUFFIXES and not os.access(path, os.R_OK):
         return True, f"it can't be read: {os.strerror(errno.EACCES)}"
-    return is_film(path), ""
+    return is_video_file(path), ""
 
 
 def _unreadable(entry: os.DirEntry[str], error: OSError) -> str:

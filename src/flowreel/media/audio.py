@@ -1,4 +1,6 @@
-"""The sound of a file as one stream of mono samples that starts at an exact instant. Without end: silence follows.
+"""Reads the audio of a file as one stream of mono samples that starts at an exact instant.
+
+Without end: silence follows.
 
 The delay of an encoder (AAC 1024 samples, LAME's MP3 1105) is taken off by FFmpeg where the container states it: MP4,
 MOV, MKV, WebM, TS. AVI has no place for it, so compressed sound in AVI is late by up to 25 ms. It is left so: FFmpeg's
@@ -26,7 +28,7 @@ _PLANES = 8  # AV_NUM_DATA_POINTERS
 _RUN_UP = Fraction(1, 4)  # seconds decoded before the start, in which decoder and resampler settle
 
 
-class Sound:
+class AudioTrack:
     """Mono float32 samples in [-1, 1] at ``sample_rate``, from ``start`` seconds after ``zero`` on the file's clock."""
 
     def __init__(self, path: Path, zero: Fraction, start: Fraction, sample_rate: int, channel: Channel) -> None:
@@ -44,7 +46,7 @@ class Sound:
         return np.clip(joined[:count], -1, 1)
 
 
-def read_sound(path: str | Path, sample_rate: int = 16000, channel: Channel = "mean") -> np.ndarray:
+def read_audio(path: str | Path, sample_rate: int = 16000, channel: Channel = "mean") -> np.ndarray:
     """The whole sound of a file with or without pictures, (S,) float32 in [-1, 1].
 
     Time 0 is the first sample that the file has. :class:`InputError` where there is no sound or it can't be read.

@@ -1,4 +1,4 @@
-"""A clip: frames, the sound that belongs to them, and their clocks. Knows no file format.
+"""A clip: frames, the audio that belongs to them, and their clocks.
 
 Shape legend: T frames, H W rows and columns in pixels, S audio samples.
 """

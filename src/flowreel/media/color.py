@@ -1,4 +1,4 @@
-"""Decoded frames to upright 8-bit RGB of the wanted size. Knows pixel formats and colours, not files or times.
+"""Converts decoded frames to upright 8-bit RGB of the wanted size.
 
 Where a picture is larger than wanted, FFmpeg shrinks it as it converts it (antialiased bicubic, like Pillow's): to the
 wanted size along a side that is seen whole, to ``GAP`` times as much along one that is cut (by areas), so that

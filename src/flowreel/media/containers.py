@@ -1,7 +1,4 @@
-"""What the first bytes and the outline of a container say that FFmpeg does not: where it ends, and what follows it.
-
-Knows: Matroska (RFC 8794, 9559), MP4 and MOV (ISO/IEC 14496-12), AVI, FLV and ASF (WMV). Does not know: codecs, times.
-"""
+"""Reads what FFmpeg does not say of a container: where it ends, and what follows it."""
 
 from __future__ import annotations
 

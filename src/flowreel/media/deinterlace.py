@@ -1,7 +1,4 @@
-"""Whole pictures of interlaced video, whose frames hold the lines of two instants: FFmpeg's ``bwdif``.
-
-Knows: decoded frames in their order. Does not know: files, colours, sizes that are wanted.
-"""
+"""Deinterlaces video, whose frames hold the lines of two instants, with FFmpeg's ``bwdif``."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ _TICK = Fraction(1, 25)  # the filter only asks for order
 _FILTER = "mode=send_frame:parity=auto:deint=interlaced:threads=1"
 
 
-def whole_pictures(frames: Iterable[Timed]) -> Generator[Timed]:
+def progressive_frames(frames: Iterable[Timed]) -> Generator[Timed]:
     """The same frames at the same times, those that say that they are interlaced deinterlaced.
 
     A picture follows from its frame, the one before and the one after, so each is given one frame late from the first

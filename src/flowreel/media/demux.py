@@ -1,4 +1,6 @@
-"""Open a media file safely and decode one of its streams with exact times. What goes wrong becomes an InputError.
+"""Opens a media file safely and decodes one of its streams with exact times.
+
+What goes wrong becomes an InputError.
 
 Damage is noticed where FFmpeg can't decode, where a file is shorter than its index or header says (MP4, MOV, AVI, MKV,
 WebM; an MPEG transport stream says nothing of its length), and where times leap further than the file says it lasts.

@@ -1,4 +1,4 @@
-"""Where the clock of a recording restarts or leaps, and what makes one timeline of it.
+"""Joins the parts of a recording whose clock restarts or leaps into one timeline.
 
 MPEG transport and program streams and Ogg may hold several recordings, one after the other, each with a clock of its
 own. FFmpeg's command line joins them (``dts_delta_threshold``, 10 s); its library does not. Picture and sound are

@@ -1,5 +1,7 @@
-"""A clip on one page: frames above their own sound, and a spectrogram with axes. Drawn with Pillow and matplotlib's
-object interface, so that no window system and no global state is touched."""
+"""Draws a clip on one page: frames above their audio, and a spectrogram with axes.
+
+Drawn with Pillow and matplotlib's object interface, so that no window system and no global state is touched.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,7 @@ def spectrogram(audio: np.ndarray, sample_rate: int, path: str | Path) -> Path:
     return write_complete(Path(path), buffer.getvalue())
 
 
-def with_sound_below(clip: Clip, scale: int = 3) -> Clip:
+def with_spectrogram(clip: Clip, scale: int = 3) -> Clip:
     """The clip's frames, ``scale`` times as large, above the spectrogram of its whole sound with a line at the instant
     that is shown: for moving pictures, which have no sound of their own."""
     if clip.audio is None:
@@ -194,7 +196,7 @@ def _save(image: Image.Image, path: Path) -> Path:
     return write_complete(path, buffer.getvalue())
 
 
-def stack_pictures(rows: Sequence[np.ndarray], path: str | Path) -> Path:
+def stack_images(rows: Sequence[np.ndarray], path: str | Path) -> Path:
     """Write a PNG of pictures (H, W, 3) uint8, of perhaps unequal width, below each other on black."""
     width = max(row.shape[1] for row in rows)
     padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]

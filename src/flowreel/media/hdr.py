@@ -1,7 +1,4 @@
-"""High dynamic range and wide gamut to the picture that an ordinary screen shows: SDR BT.709 in 8 bits.
-
-Knows the curves of PQ and HLG (ITU-R BT.2100), the tone curve (BT.2390) and where white belongs (BT.2408). Does not
-know files, frames or sizes.
+"""Converts high dynamic range and wide gamut to SDR BT.709.
 
 The light of a coded picture is computed in cd/m2, its peak of ``PEAK`` is brought to ``WHITE`` = 203 cd/m2, the level
 of HDR's reference white (BT.2408-7, 2.1), with the knee of BT.2390-11, 5.4.1, the primaries go from BT.2020 to BT.709,

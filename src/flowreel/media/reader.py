@@ -1,4 +1,4 @@
-"""Read video files by their timestamps, in constant memory.
+"""Reads video files by their timestamps, in constant memory.
 
 Time 0 is the instant of the first picture. Picture and sound come from two independent readers of the same file, so
 that memory does not grow however the file interleaves them. Sound is in ``sound.py``.
@@ -20,11 +20,11 @@ import numpy as np
 from flowreel.config.rates import exact_rate
 from flowreel.errors import InputError
 from flowreel.media import webp
-from flowreel.media.audio import Sound
+from flowreel.media.audio import AudioTrack
 from flowreel.media.clip import Channel, Clip
 from flowreel.media.color import Converter, placing_of
 from flowreel.media.containers import is_several
-from flowreel.media.deinterlace import whole_pictures
+from flowreel.media.deinterlace import progressive_frames
 from flowreel.media.demux import (
     Timed,
     audible,
@@ -139,7 +139,7 @@ def _chunks(
     fps = float(rate)
     begin = Fraction(start).limit_denominator(1_000_000)
     limit = None if seconds is None else max(1, round(seconds * fps))
-    sound = Sound(path, zero, begin, sample_rate, channel) if channel and survey.info.has_audio else None
+    sound = AudioTrack(path, zero, begin, sample_rate, channel) if channel and survey.info.has_audio else None
     frames: list[np.ndarray] = []
     done = 0
 
@@ -233,7 +233,7 @@ def _survey(path: Path) -> tuple[_Survey, Timed, Generator[Timed]]:
     _check_pace(path, stream, sounds)
     sample_rate = 0 if sound is None else sound.rate
     pixel_aspect = float(stream.sample_aspect_ratio or 1)
-    rest = whole_pictures(timed(path, container, stream))
+    rest = progressive_frames(timed(path, container, stream))
     first = next(rest, None)
     if first is None:
         raise InputError(
@@ -257,7 +257,7 @@ def _since(path: Path, survey: _Survey, begin: Fraction) -> Iterator[Timed]:
     """The pictures from the one that is shown ``begin`` seconds after the first, or from an earlier one."""
     if survey.durations:
         return webp.pictures(path, list(survey.durations))
-    return whole_pictures(decoded(path, video_stream, survey.zero, survey.zero + begin))
+    return progressive_frames(decoded(path, video_stream, survey.zero, survey.zero + begin))
 
 
 def _check_pace(path: Path, stream: av.VideoStream, sounds: list[av.AudioStream]) -> None:

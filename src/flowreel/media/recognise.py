@@ -1,8 +1,4 @@
-"""Whether a file is a film, told by its name and its first bytes, before it is opened for good.
-
-Knows: names that files usually have, the first bytes of pictures and containers. Does not know: whether a film can be
-decoded (``reading``).
-"""
+"""Tells video files from others by their names and first bytes."""
 
 from __future__ import annotations
 
@@ -10,21 +6,21 @@ from pathlib import Path
 
 from flowreel.errors import InputError
 
-_FILMS = (
+_VIDEO_SUFFIXES = (
     ".264 .265 .3g2 .3gp .amv .asf .avi .divx .dv .f4v .flv .gxf .h261 .h263 .h264 .h265 .hevc .ivf .m1v .m2t .m2ts "
     ".m2v .m4v .mjpeg .mjpg .mk3d .mkv .mov .mp4 .mp4v .mpe .mpeg .mpg .mpv .mts .mxf .nut .obu .ogm .ogv .qt .rm "
     ".rmvb .tod .trp .ts .vob .vro .webm .wmv .wtv .xvid .y4m"
 )
-FILMS = frozenset(_FILMS.split())
+VIDEO_SUFFIXES = frozenset(_VIDEO_SUFFIXES.split())
 """Suffixes of files that are taken for films whatever they hold: what is wrong with them is worth a line."""
 
-_OTHERS = (
+_OTHER_SUFFIXES = (
     ".aac .aiff .ass .bmp .c .cfg .ckpt .css .csv .db .doc .docx .flac .gz .h .h5 .hdf5 .htm .html .ini .ipynb "
     ".jpeg .jpg .js .json .jsonl .log .lrc .m3u .m3u8 .m4a .md .mid .mp3 .npy .npz .onnx .opus .parquet .pdf .pickle "
     ".pkl .pt .pth .py .rar .rst .safetensors .sh .sqlite .srt .sub .svg .tar .tfrecord .tif .tiff .toml .tsv .txt "
     ".vtt .wav .wma .xml .yaml .yml .zip .zst"
 )
-OTHERS = frozenset(_OTHERS.split())
+OTHER_SUFFIXES = frozenset(_OTHER_SUFFIXES.split())
 """Suffixes of files that are no films: these are not opened."""
 
 _TEXT_TOO = {".ts", ".mts"}  # TypeScript has these as well
@@ -42,23 +38,23 @@ _STARTS = (
 )
 
 
-def is_film(path: Path) -> bool:
-    """Whether the regular file ``path`` is a film: what has a suffix of :data:`FILMS`, and any other file that FFmpeg
-    opens and finds moving pictures in, or that begins as films do, so that it may be a damaged one.
+def is_video_file(path: Path) -> bool:
+    """Whether the regular file ``path`` is a video file: one with a suffix of :data:`VIDEO_SUFFIXES`, or another that
+    FFmpeg opens and finds moving video in, or that begins as video files do, so that it may be a damaged one.
 
     Still pictures, sound alone, text and empty files are none. Raises :class:`OSError` where it can't be read.
     """
     suffix = path.suffix.lower()
-    if suffix in OTHERS or (suffix in FILMS and suffix not in _TEXT_TOO):
-        return suffix in FILMS
+    if suffix in OTHER_SUFFIXES or (suffix in VIDEO_SUFFIXES and suffix not in _TEXT_TOO):
+        return suffix in VIDEO_SUFFIXES
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if suffix in _TEXT_TOO:
         return not (head and _is_text(head))
     if not head or _is_text(head):
         return False
-    moving = _moving_picture(path, head)
-    return _holds_pictures(path, head) if moving is None else moving
+    moving = _has_moving_video(path, head)
+    return _has_video(path, head) if moving is None else moving
 
 
 def _is_text(head: bytes) -> bool:
@@ -67,7 +63,7 @@ def _is_text(head: bytes) -> bool:
     return not head.translate(None, printed)
 
 
-def _moving_picture(path: Path, head: bytes) -> bool | None:
+def _has_moving_video(path: Path, head: bytes) -> bool | None:
     """Whether a picture's file moves; None for what is no picture's file."""
     if head.startswith(b"\xff\xd8\xff") or (head[4:8] == b"ftyp" and head[8:12] in _STILLS):
         return False
@@ -88,7 +84,7 @@ def _is_animated(path: Path) -> bool:
         return False
 
 
-def _holds_pictures(path: Path, head: bytes) -> bool:
+def _has_video(path: Path, head: bytes) -> bool:
     import av
     from av.format import Flags
 

@@ -1,4 +1,4 @@
-"""Fit pictures into a wanted size: crop, letterbox or stretch, with Pillow's antialiased bicubic filter.
+"""Resizes frames: crop, letterbox or stretch, with Pillow's antialiased bicubic filter.
 
 Shape legend: T frames, H W rows and columns in pixels.
 """

@@ -1,4 +1,4 @@
-"""How many samples of sound go with frames, and which rates there are."""
+"""Counts the audio samples that go with frames, and checks sample rates."""
 
 from __future__ import annotations
 

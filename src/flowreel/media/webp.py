@@ -1,4 +1,4 @@
-"""Moving pictures in WebP, which FFmpeg does not read: Pillow does."""
+"""Reads animated WebP by Pillow, as FFmpeg does not."""
 
 from __future__ import annotations
 

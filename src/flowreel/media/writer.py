@@ -1,4 +1,7 @@
-"""Write clips to files chunk by chunk, with bounded memory. A file appears under its name only when it is complete."""
+"""Writes clips to files chunk by chunk, with bounded memory.
+
+A file appears under its name only when it is complete.
+"""
 
 from __future__ import annotations
 
@@ -137,9 +140,9 @@ class Writer:
         try:
             if self._video:
                 for number, picture in enumerate(clip.frames, self._frames):
-                    self._write_picture(picture, number)
+                    self._write_image(picture, number)
             if self._audio and clip.audio is not None:
-                self._write_sound(clip.audio, slack=round(SLACK * clip.sample_rate))
+                self._write_audio(clip.audio, slack=round(SLACK * clip.sample_rate))
         except BaseException:
             self.abort()
             raise
@@ -153,7 +156,7 @@ class Writer:
             if self._frames == 0:
                 raise InputError(f"{self.path}: nothing was written, so there is no file to finish")
             if self._audio:
-                self._write_sound(np.zeros(0, np.float32), slack=0)
+                self._write_audio(np.zeros(0, np.float32), slack=0)
             for stream in filter(None, (self._video, self._audio)):
                 self._container.mux(stream.encode(None))
             self._container.close()
@@ -182,13 +185,13 @@ class Writer:
         if self._audio and clip.audio is not None and clip.sample_rate != self.sample_rate:
             raise InputError(f"sound of {clip.sample_rate} Hz can't be written to {self.path} of {self.sample_rate} Hz")
 
-    def _write_picture(self, picture: np.ndarray, number: int) -> None:
+    def _write_image(self, picture: np.ndarray, number: int) -> None:
         assert self._video is not None
         frame = _encodable(picture, self._video.pix_fmt)
         frame.pts, frame.time_base = number, 1 / self._rate
         self._container.mux(self._video.encode(frame))
 
-    def _write_sound(self, samples: np.ndarray, slack: int) -> None:
+    def _write_audio(self, samples: np.ndarray, slack: int) -> None:
         """Put the samples where the frames so far end."""
         assert self._audio is not None
         assert self.sample_rate is not None

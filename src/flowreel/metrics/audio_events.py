@@ -1,6 +1,4 @@
-"""The notes that are struck in a sound: when, which and how loud.
-
-Knows: the pitches of the five notes. Does not know: pictures, files.
+"""Finds the notes in audio: when, which and how loud.
 
 The energy around each note's fundamental is followed over time (Hann windows of 60 ms, every 5 ms); an onset is where
 the energy after an instant is above all that was there shortly before (the flux of energy, Bello et al., A Tutorial on
@@ -36,7 +34,7 @@ _PURE = 0.035  # share of a pitch by which a sound may be off it
 _LOWEST_RATE = 4000
 
 
-def sound_events(audio: np.ndarray | None, sample_rate: int) -> list[Found]:
+def find_audio_events(audio: np.ndarray | None, sample_rate: int) -> list[Found]:
     """The notes that are struck in ``audio`` (S,) float in [-1, 1], in order of time; none in no sound.
 
     A pitch between 490 and 940 Hz that is none of the five has note -1. Strength is the amplitude of the fundamental

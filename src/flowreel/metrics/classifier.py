@@ -1,4 +1,4 @@
-"""Which class of the world a clip shows, by a rule about what is seen to move.
+"""Tells which class of the world a clip shows, by how things move.
 
 A ball and a bob are large and always alone; the bob stays as far from its pivot, the ball does not. Drops fall and
 sparks rise.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from flowreel.media.clip import Clip
-from flowreel.metrics.repeats import pictures_of
+from flowreel.metrics.repeats import distinct_frames
 from flowreel.metrics.tracking import Track, View, compact, largest, linked
 from flowreel.world.scenes import Pendulum
 
@@ -29,7 +29,7 @@ def classify(clip: Clip) -> str:
 
     Always one of the four where something is vivid: the rule tells the classes from each other, not from all else.
     """
-    view = View(pictures_of(clip)[0])
+    view = View(distinct_frames(clip)[0])
     if view.empty:
         return NOTHING
     large = float(np.median(view.coverage(_LARGE).max(axis=(1, 2))))

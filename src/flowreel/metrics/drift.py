@@ -1,7 +1,4 @@
-"""How the figures change along a long stream: window by window, in constant memory.
-
-Knows: streams of clips that follow each other. Does not know: files, how events are found.
-"""
+"""Measures how the figures change along a long stream, window by window, in constant memory."""
 
 from __future__ import annotations
 

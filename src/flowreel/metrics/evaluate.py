@@ -1,4 +1,4 @@
-"""``flowreel synchrony``: the figures of synchrony of files, by class.
+"""``flowreel synchrony``: measures files by class.
 
 Long files are read and measured in windows of a minute. Where a sidecar of the world lies beside a clip, the detectors
 themselves are measured against it.

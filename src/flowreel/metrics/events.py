@@ -1,7 +1,4 @@
-"""Events that were found in a picture or in a sound, and which of them belong together.
-
-Knows: times. Does not know: how events are found (``pictures.py``, ``sound.py``).
-"""
+"""Events of video and audio, and which of them belong together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures that a file repeats: where it has more frames a second than pictures, the pictures at their own rate.
+"""Finds frames that a file repeats, and gives the others at their own rate.
 
 A clip of 10 pictures a second that was re-encoded to 25 frames a second shows each picture two or three times. Nothing
 in it moves evenly, so speeds and turns can only be measured at the pictures' own rate.
@@ -25,7 +25,7 @@ _FEWEST = 1.2
 """Frames per picture; with fewer, repeated ones are too rare to tell."""
 
 
-def pictures_of(clip: Clip) -> tuple[Clip, float]:
+def distinct_frames(clip: Clip) -> tuple[Clip, float]:
     """The clip's pictures at their own rate, without repeats, and when the first of them began, in seconds.
 
     A time is right to a frame of the file: encoders round up, down or to the nearest.

@@ -1,7 +1,4 @@
-"""Whether what is heard belongs to what is seen: events of the picture against events of the sound.
-
-Knows: how the figures are counted. Does not know: how events are found (``pictures.py``, ``sound.py``), files
-(``folder.py``).
+"""Measures audio-video synchrony: the events of the video against those of the audio.
 
 Events match within 0.1 seconds, whatever the rate of the file. Pictures that a file repeats are left out first
 (``repeats.py``): frames and rates below are those of the pictures.
@@ -20,11 +17,11 @@ import numpy as np
 
 from flowreel.errors import InputError
 from flowreel.media.clip import Clip
-from flowreel.metrics.audio_events import sound_events
+from flowreel.metrics.audio_events import find_audio_events
 from flowreel.metrics.classifier import NOTHING, classify
 from flowreel.metrics.events import Found, match
-from flowreel.metrics.repeats import pictures_of
-from flowreel.metrics.video_events import picture_events
+from flowreel.metrics.repeats import distinct_frames
+from flowreel.metrics.video_events import find_video_events
 from flowreel.world.scenes import CLASSES
 
 TOLERANCE = 0.1
@@ -126,12 +123,12 @@ def events_of(clip: Clip, name: str | None = None) -> Events:
     the one that it seems to be."""
     if name is not None and name not in CLASSES and name != NOTHING:
         raise InputError(f"the world has no class {name!r}; it has {', '.join(CLASSES)}")
-    pictures, begin = pictures_of(clip)
+    pictures, begin = distinct_frames(clip)
     if name is None:
         name = clip.label if clip.label in CLASSES else classify(pictures)
-    found = picture_events(pictures, name) if name in CLASSES else []
+    found = find_video_events(pictures, name) if name in CLASSES else []
     picture = tuple(event._replace(time=event.time + begin) for event in found)
-    return Events(name, clip.seconds, pictures.fps, picture, tuple(sound_events(clip.audio, clip.sample_rate)))
+    return Events(name, clip.seconds, pictures.fps, picture, tuple(find_audio_events(clip.audio, clip.sample_rate)))
 
 
 def compare(events: Events, tolerance: float = TOLERANCE) -> Synchrony:

@@ -1,6 +1,4 @@
-"""Where the vivid things in a picture are, and how they move.
-
-Knows: what is vivid (a channel far above another), blobs, tracks. Does not know: classes, events.
+"""Finds the vivid things in frames, and tracks how they move.
 
 Places are in [0, 1], x to the right, y downwards; times in seconds.
 """

@@ -1,7 +1,4 @@
-"""Events of what comes one after the other: drops that reach the water and sparks that burst.
-
-Knows: how drops fall and sparks rise. Does not know: sound, files.
-"""
+"""Finds events of drops that reach the water and of sparks that burst, from their trajectories."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Events in pictures: when something is seen to hit something, one detector for each class of the world.
-
-Knows: how the classes move. Does not know: sound, files.
-"""
+"""Finds when something is seen to hit something, with one detector for each class of the world."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ _BALL = 0.1
 _BOB = 0.09
 
 
-def picture_events(clip: Clip, name: str) -> list[Found]:
+def find_video_events(clip: Clip, name: str) -> list[Found]:
     """The events that the pictures of ``clip`` show if they are of the class ``name``, in order of time.
 
     Works on the pictures alone, of 32 pixels and more a side. Times are those of the world: frame k shows the instant

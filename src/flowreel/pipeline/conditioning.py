@@ -156,9 +156,9 @@ def _audio(codec: Codec, media: Media, seconds: float | None) -> np.ndarray:
             raise InputError(f"the clip given as audio has {what}; this model needs {timing.sample_rate} Hz")
         audio = media.audio
     else:
-        from flowreel.media import read_sound
+        from flowreel.media import read_audio
 
-        audio = read_sound(media, timing.sample_rate, codec.config.audio.channel if codec.config.audio else "mean")
+        audio = read_audio(media, timing.sample_rate, codec.config.audio.channel if codec.config.audio else "mean")
     whole = len(audio) // timing.samples(1)
     whole = whole if seconds is None else min(whole, timing.frames(seconds))
     if whole == 0:

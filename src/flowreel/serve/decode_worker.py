@@ -43,7 +43,7 @@ def decode(path: Path, form: dict[str, Any], limits: dict[str, Any]) -> dict[str
         InputError: it can't be read, or goes beyond the limits.
     """
     from flowreel.errors import InputError
-    from flowreel.media import Clip, probe, read_sound, samples_for
+    from flowreel.media import Clip, probe, read_audio, samples_for
 
     with path.open("rb") as file:
         head = file.read(192)
@@ -56,7 +56,7 @@ def decode(path: Path, form: dict[str, Any], limits: dict[str, Any]) -> dict[str
         if not rate:
             raise InputError("the file has no video, and this model makes no audio") from None
         try:
-            audio = read_sound(path, rate, form["channel"])
+            audio = read_audio(path, rate, form["channel"])
         except InputError:
             raise unseen from None
         frames = int(len(audio) / rate * fps)

@@ -18,7 +18,7 @@ from flowreel.config import MelConfig, VocoderTrainConfig
 from flowreel.data.sources import Source, probed
 from flowreel.data.subsample import evenly_spaced, frames_per_clip
 from flowreel.errors import InputError
-from flowreel.media import iterate, read_sound
+from flowreel.media import iterate, read_audio
 from flowreel.utils.reporting import Report
 
 EVALUATED, EXCERPT = 8, 2.0
@@ -32,7 +32,7 @@ def mel_distance(made: Tensor, audio: Tensor, config: MelConfig) -> Tensor:
     return (log_mel(made, config) - log_mel(audio, config)).abs().mean()
 
 
-def read_audio(
+def read_clip_audio(
     sources: Sequence[Source], config: VocoderTrainConfig, limit: float, report: Report, least: int
 ) -> tuple[list[Tensor], list[int]]:
     """At most ``limit`` seconds of audio, drawn evenly over the clips and over the time of each; of a clip at least
@@ -72,7 +72,7 @@ def _pieces(path: Path, length: int, share: int, config: VocoderTrainConfig) -> 
     hours is not read as a whole."""
     rate, hop = config.mel.sample_rate, config.mel.hop
     if share >= length:
-        audio = read_sound(path, rate, config.channel)
+        audio = read_audio(path, rate, config.channel)
         yield torch.from_numpy(audio[: length * hop])
         return
     count = math.ceil(share * hop / rate / PIECE)

@@ -26,7 +26,7 @@ from flowreel.data.statistics import Moments
 from flowreel.data.subsample import evenly_spaced, frames_per_clip
 from flowreel.errors import InputError
 from flowreel.flow.noise import seeded
-from flowreel.media import iterate, stack_pictures
+from flowreel.media import iterate, stack_images
 from flowreel.training import checkpoint
 from flowreel.training.discriminators import (
     Adversarial,
@@ -145,7 +145,7 @@ class AutoencoderTask:
         for frames in self.evaluated.values():
             shown = frames[evenly_spaced(len(frames), SHOWN)]
             rows += [np.concatenate(list(part.numpy()), axis=1) for part in (shown, self._reconstruct(module, shown))]
-        stack_pictures(rows, folder / "reconstruction.png")
+        stack_images(rows, folder / "reconstruction.png")
 
     def _reconstruct(self, module: nn.Module, frames: Tensor) -> Tensor:
         """Frames (N, H, W, 3) uint8 -> their reconstruction, of the same shape and type."""

@@ -24,8 +24,8 @@ from flowreel.data.dataset import GlobalOrder
 from flowreel.data.sources import Source, find_clips
 from flowreel.errors import InputError
 from flowreel.flow.noise import seeded
-from flowreel.media import Clip, spectrogram, stack_pictures
-from flowreel.training.audio_segments import EVALUATED, EXCERPT, excerpt_steps, excerpts, mel_distance, read_audio
+from flowreel.media import Clip, spectrogram, stack_images
+from flowreel.training.audio_segments import EVALUATED, EXCERPT, excerpt_steps, excerpts, mel_distance, read_clip_audio
 from flowreel.training.hifigan import HiFiGANTraining
 from flowreel.training.loop import fit
 from flowreel.training.sinusoids import SinusoidsTraining
@@ -94,10 +94,10 @@ class VocoderTask:
         self.module, self.averaged = self.objective.module, self.objective.averaged
         self.networks, self.loss_names = self.objective.networks, self.objective.loss_names
         train, test = ([source for source in sources if source.split == split] for split in ("train", "test"))
-        self.waveforms, self.clips = read_audio(train, config, config.seconds, report, config.segment)
+        self.waveforms, self.clips = read_clip_audio(train, config, config.seconds, report, config.segment)
         if not self.waveforms:
             raise InputError("none of the clips for training has audio that can be read")
-        held_out, _ = read_audio(test, config, EVALUATED * EXCERPT, report, excerpt_steps(config))
+        held_out, _ = read_clip_audio(test, config, EVALUATED * EXCERPT, report, excerpt_steps(config))
         self.evaluated = {"training": excerpts(self.waveforms, config)}
         if held_out:
             self.evaluated["held-out"] = excerpts(held_out, config)
@@ -161,7 +161,7 @@ class VocoderTask:
                 _save_wav(audio, rate, folder / f"{name} {kind}.wav")
                 rows.append(_spectrogram(audio, rate, folder / f"{name} {kind}.png"))
         self.report(f"step {step}: log-mel distance in nats {', '.join(distances)}")
-        stack_pictures(rows, folder / "spectrograms.png")
+        stack_images(rows, folder / "spectrograms.png")
 
     def export(self, module: nn.Module, folder: Path, step: int) -> None:  # noqa: ARG002
         self.objective.plain(module).save(folder)
