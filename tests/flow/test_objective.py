@@ -365,7 +365,7 @@ def window(seed: int = 0) -> Latents:
     return {"video": video, "audio": torch.randn(12, 1, 4, 5, generator=g)}
 
 
-def test_what_is_near_the_data_is_worn_and_what_is_far_is_not() -> None:
+def test_what_is_near_the_data_is_degraded_and_what_is_far_is_not() -> None:
     ladder = torch.linspace(1 - 1e-6, 0.0, 12)
     worn_somewhere = 0
     for seed in range(40):

@@ -133,7 +133,7 @@ def test_pause_stops_the_generation(server: Served) -> None:
     settled(server)
 
 
-def test_a_full_house_says_so_and_has_a_place_again(server: Served) -> None:
+def test_a_full_server_says_so_and_has_a_place_again(server: Served) -> None:
     with server.watch() as one, server.watch() as two:
         Client(one).until("fragment")
         Client(two).until("fragment")
@@ -175,11 +175,11 @@ def test_fifty_viewers_come_and_go(server: Served) -> None:
                 viewer.next()
     settled(server)
     end = time.monotonic() + 5
-    while sum(t.name == "roll" for t in threading.enumerate()) > 1 and time.monotonic() < end:
+    while sum(t.name == "live stream" for t in threading.enumerate()) > 1 and time.monotonic() < end:
         time.sleep(0.05)
-    live_streams = [t.name for t in threading.enumerate() if t.name == "roll"]
+    live_streams = [t.name for t in threading.enumerate() if t.name == "live stream"]
     assert len(live_streams) <= 1, "one generation waits for the next viewer, no other goes on"
-    assert {t.name for t in threading.enumerate()} <= before | {"roll"} | {
+    assert {t.name for t in threading.enumerate()} <= before | {"live stream"} | {
         t.name for t in threading.enumerate() if t.name.startswith("asyncio_")
     }
 

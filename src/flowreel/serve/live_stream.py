@@ -137,7 +137,7 @@ class LiveStream:
         self._since: float | None = None  # when a viewer first said how much was played
         self._zero: float | None = None  # when the clock's playhead was at 0
         self._costs: deque[tuple[float, float]] = deque(maxlen=MEMORY)
-        self._thread = threading.Thread(target=self._run, name="roll", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="live stream", daemon=True)
 
     def start(self) -> LiveStream:
         self._thread.start()

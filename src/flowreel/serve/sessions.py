@@ -101,7 +101,7 @@ class SessionManager:
         self._shared: LiveStream | None = None
         self._pump: asyncio.Task[None] | None = None
         self._newest: Fragment | None = None  # of the shared one
-        self._rolls: set[LiveStream] = set()  # all whose threads may still run
+        self._live_streams: set[LiveStream] = set()  # all whose threads may still run
         self.closed = False
         self._clips: OrderedDict[str, tuple[float, Upload]] = OrderedDict()
 
@@ -122,7 +122,7 @@ class SessionManager:
         if self.closed or self.free < 1 or (not self.broadcast and ending > self.places):
             self.counts.refused += 1
             raise FullError
-        viewer = self._shared_seat() if self.broadcast else self._own_seat(wanted, clocked)
+        viewer = self._shared_viewer() if self.broadcast else self._own_viewer(wanted, clocked)
         self.viewers.add(viewer)
         asyncio.get_running_loop().call_later(SETTLED, self.keep_spare)
         try:
@@ -164,7 +164,7 @@ class SessionManager:
         if self._spare is None and not self.broadcast and not self.closed and self.free > 0:
             self._spare = self._begin(self.wanted)
 
-    def _own_seat(self, wanted: StreamRequest, clocked: bool) -> Viewer:
+    def _own_viewer(self, wanted: StreamRequest, clocked: bool) -> Viewer:
         live, self._spare = self._spare, None
         if live is not None and (clocked or not _fits(live.wanted, wanted)):
             live.close()
@@ -181,19 +181,19 @@ class SessionManager:
     ) -> LiveStream:
         live = LiveStream(self.pipeline, self.whole(wanted), self.ahead, clocked, self._now)
         live.notify = notify or live.notify
-        self._rolls = {*self._alive(), live.start()}
+        self._live_streams = {*self._alive(), live.start()}
         return live
 
     def _alive(self) -> set[LiveStream]:
-        """Rolls whose threads have not ended; what the others made is counted."""
-        ended = {live for live in self._rolls if live.join(0)}
+        """Streams whose threads have not ended; the frames of the others are counted."""
+        ended = {live for live in self._live_streams if live.join(0)}
         self.counts.frames += sum(live.frames for live in ended)
-        self._rolls -= ended
-        return self._rolls
+        self._live_streams -= ended
+        return self._live_streams
 
     # --- one stream for all --------------------------------------------------------------------------------------
 
-    def _shared_seat(self) -> Viewer:
+    def _shared_viewer(self) -> Viewer:
         if self._shared is None:
             changed, self._newest = asyncio.Event(), None
             self._shared = self._begin(self.wanted, clocked=True, notify=_waking(changed))
@@ -246,7 +246,7 @@ class SessionManager:
         alive = self._alive()
         return self.counts.frames + sum(live.frames for live in alive)
 
-    # --- what viewers brought ----------------------------------------------------------------------------------
+    # --- uploads ----------------------------------------------------------------------------------------------
 
     def keep(self, upload: Upload) -> str:
         """Keep an upload for a while; the name that it is asked for by."""

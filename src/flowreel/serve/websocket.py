@@ -218,7 +218,7 @@ class Live(Response):
     def __init__(self, state: ServerState, viewer: Viewer, leave: contextlib.AsyncExitStack) -> None:
         super().__init__(media_type="video/mp4", headers={"cache-control": "no-store"})
         del self.headers["content-length"]
-        self._house, self._seat, self._leave = state, viewer, leave
+        self._state, self._viewer, self._leave = state, viewer, leave
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         try:
@@ -228,12 +228,12 @@ class Live(Response):
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        await self._part(send, self._seat.live.init)
-        async for part in self._house.sessions.parts(self._seat):
+        await self._part(send, self._viewer.live.init)
+        async for part in self._state.sessions.parts(self._viewer):
             if isinstance(part, Problem):
                 break
             await self._part(send, part.data)
-            self._house.sessions.counts.sent_bytes += len(part.data)
+            self._state.sessions.counts.sent_bytes += len(part.data)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _part(self, send: Send, data: bytes) -> None:
