@@ -3,8 +3,8 @@
 Without end: silence follows.
 
 The delay of an encoder (AAC 1024 samples, LAME's MP3 1105) is taken off by FFmpeg where the container states it: MP4,
-MOV, MKV, WebM, TS. AVI has no place for it, so compressed sound in AVI is late by up to 25 ms. It is left so: FFmpeg's
-own AVI files delay the pictures as well, by one of theirs, and nothing in a file tells who made it.
+MOV, MKV, WebM, TS. AVI has no place for it, so compressed audio in AVI is late by up to 25 ms. It is left so: FFmpeg's
+own AVI files delay the video as well, by one frame, and nothing in a file tells who made it.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class AudioTrack:
 
 
 def read_audio(path: str | Path, sample_rate: int = 16000, channel: Channel = "mean") -> np.ndarray:
-    """The whole sound of a file with or without pictures, (S,) float32 in [-1, 1].
+    """The whole audio of a file with or without frames, (S,) float32 in [-1, 1].
 
-    Time 0 is the first sample that the file has. :class:`InputError` where there is no sound or it can't be read.
+    Time 0 is the first sample that the file has. :class:`InputError` where there is no audio or it can't be read.
     """
     path = Path(path)
     check_sample_rate(sample_rate)
@@ -64,7 +64,7 @@ def read_audio(path: str | Path, sample_rate: int = 16000, channel: Channel = "m
 
 
 def is_surround(path: Path) -> bool:
-    """Whether the file's sound has more than two channels."""
+    """Whether the file's audio has more than two channels."""
     container, stream = started(path, audio_stream)
     with container:
         return int(stream.codec_context.layout.nb_channels) > 2

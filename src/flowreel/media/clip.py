@@ -24,9 +24,9 @@ Channel = Literal["mean", "first"]
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """Frames (T, H, W, 3) uint8 RGB, and their sound (S,) float32 in [-1, 1] at ``sample_rate`` Hz, or None.
+    """Frames (T, H, W, 3) uint8 RGB, and their audio (S,) float32 in [-1, 1] at ``sample_rate`` Hz, or None.
 
-    Frame k is on screen from k/fps to (k+1)/fps seconds; sample i sounds at i/sample_rate seconds. ``fps`` may be given
+    Frame k is on screen from k/fps to (k+1)/fps seconds; sample i audio at i/sample_rate seconds. ``fps`` may be given
     as any real number, and is that of :func:`exact_rate`: 29.97 becomes 30000/1001. Clips that are read
     or generated have S == ``samples_for(T, fps, sample_rate)``; others may have any S. Wrong types or shapes are an
     :class:`InputError`.
@@ -66,7 +66,7 @@ class Clip:
         """Write the clip in the format of the name's ending, and return the path.
 
         ``.mp4`` H.264 + AAC (see :class:`Writer` on odd sizes); ``.mkv`` without loss; ``.gif`` and ``.webp`` moving
-        pictures without sound; ``.wav`` the sound alone; ``.png`` a contact sheet with the sound's spectrogram. The
+        frames without audio; ``.wav`` the audio alone; ``.png`` a contact sheet with the audio's spectrogram. The
         file appears under its name only when it is complete. Another ending is an :class:`InputError`.
         """
         path = Path(path)
@@ -114,7 +114,7 @@ class Clip:
         return cls.join(chunks)
 
     def cut(self, frames: int, before: int = 0) -> tuple[Clip, Clip | None]:
-        """The first ``frames`` frames with their sound, and what is left, or None. ``before``: how many frames of a
+        """The first ``frames`` frames with their audio, and what is left, or None. ``before``: how many frames of a
         stream came before this clip, which tells where a sample that two frames share belongs."""
         ends = [samples_for(before + n, self.fps, self.sample_rate) for n in (0, frames)]
         samples = ends[1] - ends[0]
@@ -124,7 +124,7 @@ class Clip:
 
     @classmethod
     def join(cls, clips: Iterable[Clip]) -> Clip:
-        """One clip of several that follow each other: same size and clocks, all with sound or all without."""
+        """One clip of several that follow each other: same size and clocks, all with audio or all without."""
         parts = list(clips)
         if not parts:
             raise InputError("there are no clips to join")

@@ -1,8 +1,8 @@
 """Converts decoded frames to upright 8-bit RGB of the wanted size.
 
-Where a picture is larger than wanted, FFmpeg shrinks it as it converts it (antialiased bicubic, like Pillow's): to the
+Where a frame is larger than wanted, FFmpeg shrinks it as it converts it (antialiased bicubic, like Pillow's): to the
 wanted size along a side that is seen whole, to ``GAP`` times as much along one that is cut (by areas), so that
-:class:`Resizer` can cut between pixels. That is five to ten times as fast as converting the whole picture, and nearer
+:class:`Resizer` can cut between pixels. That is five to ten times as fast as converting the whole frame, and nearer
 to the exact result: 0.5 of 255 off in the mean, where converting the whole in FFmpeg's fast way is 1 too dark. At
 hard edges FFmpeg's cubic (a = -0.6, Pillow's is -0.5) overshoots a little more.
 """
@@ -26,7 +26,7 @@ _EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolati
 
 
 class Placing(NamedTuple):
-    """How a coded picture becomes the one that is shown: rows and columns change places if it is ``turned``, then rows
+    """How a coded frame becomes the one that is shown: rows and columns change places if it is ``turned``, then rows
     are reversed if it is ``upside_down``, and columns if it is ``mirrored``."""
 
     turned: bool = False
@@ -34,7 +34,7 @@ class Placing(NamedTuple):
     mirrored: bool = False
 
     def applied(self, picture: np.ndarray) -> np.ndarray:
-        """The picture (H, W, 3) as it is shown."""
+        """The frame (H, W, 3) as it is displayed."""
         picture = picture.swapaxes(0, 1) if self.turned else picture
         steps = (-1 if self.upside_down else 1, -1 if self.mirrored else 1)
         return np.ascontiguousarray(picture[:: steps[0], :: steps[1]])
@@ -51,7 +51,7 @@ def placing_of(frame: av.VideoFrame) -> Placing:
 
 
 class Converter:
-    """Turns decoded frames into RGB pictures (H, W, 3) uint8, upright. Keeps FFmpeg's scaler from frame to frame.
+    """Turns decoded frames into RGB frames (H, W, 3) uint8, upright. Keeps FFmpeg's scaler from frame to frame.
 
     ``resizer`` None keeps the size; ``pixel_aspect`` is the width of one pixel over its height.
     """
@@ -69,7 +69,7 @@ class Converter:
         return picture if self._resizer is None else self._resizer(picture, aspect, upright)
 
     def _reduced(self, upright: tuple[int, int], aspect: float) -> tuple[int, int]:
-        """The height and width that FFmpeg shrinks the upright picture to."""
+        """The height and width that FFmpeg shrinks the upright frame to."""
         assert self._resizer is not None
         wanted = self._resizer.height, self._resizer.width
         shown = self._resizer.sides(*upright, aspect)
@@ -81,7 +81,7 @@ class Converter:
         return rows, columns
 
     def _shrinks_on(self, height: int, width: int) -> bool:
-        """Whether :class:`Resizer` has more to do than to place the picture: then areas are a good first step."""
+        """Whether :class:`Resizer` has more to do than to place the frame: then areas are a good first step."""
         resizer = self._resizer
         return resizer is not None and resizer.fit == "crop" and {height, width} != {resizer.height, resizer.width}
 
@@ -98,7 +98,7 @@ class Converter:
         return np.round(picture / 257).astype(np.uint8) if deep else picture
 
     def _converted(self, frame: av.VideoFrame, height: int, width: int, pixels: str) -> np.ndarray:
-        """The picture of that size in ``pixels`` (H, W, C), as coded but for the range."""
+        """The frame of that size in ``pixels`` (H, W, C), as coded but for the range."""
         matrix = None
         if frame.colorspace == _UNSPECIFIED_MATRIX and not frame.format.is_rgb:
             # FFmpeg takes an untagged matrix as BT.601; players take BT.709 for high definition, BT.2020 for HDR.
@@ -144,7 +144,7 @@ def _is_grey(pixels: av.VideoFormat) -> bool:
 
 
 def _stretched(picture: np.ndarray, bits: int) -> np.ndarray:
-    """Black at 16 and white at 235, of 8 of the ``bits``, brought to the ends of the range of ``picture``."""
+    """Black at 16 and white at 235, of 8 of the ``bits``, brought to the ends of the range of ``frame``."""
     top, whole = float(np.iinfo(picture.dtype).max), (1 << bits) - 1
     black, white = ((level << (bits - 8)) / whole * top for level in (16, 235))
     return np.clip((picture - black) * (top / (white - black)) + 0.5, 0, top).astype(picture.dtype)

@@ -46,7 +46,7 @@ def is_several(path: Path) -> bool:
 
 def _holds_several(file: BinaryIO) -> bool:
     """Whether an MP4 has a second header that is no repeat of its own, as fragmented ones may have: there the numbers
-    of the fragments go on."""
+    of the fragments continue."""
     headers, number = 0, 0
     for kind, at in _boxes(file):
         headers += kind == b"moov"
@@ -65,7 +65,7 @@ def _follows_flv(file: BinaryIO) -> bool:
     while True:
         file.seek(at)
         head = file.read(8)
-        if len(head) < 8 or head[4] & 0x1F not in (8, 9, 18):  # sound, pictures, data
+        if len(head) < 8 or head[4] & 0x1F not in (8, 9, 18):  # audio, video, data
             return head[4:7] == b"FLV" or head[:3] == b"FLV"
         at += 4 + 11 + int.from_bytes(head[5:8])
 
@@ -107,7 +107,7 @@ def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 
 def _riff(file: BinaryIO) -> Iterator[bytes]:
-    """The forms of the outermost RIFF chunks: ``AVI ``, then ``AVIX`` where a file goes on after 1 GB."""
+    """The forms of the outermost RIFF chunks: ``AVI ``, then ``AVIX`` where a file continues after 1 GB."""
     at, end = 0, file.seek(0, 2)
     while at < end:
         file.seek(at)

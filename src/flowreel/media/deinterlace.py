@@ -19,8 +19,8 @@ _FILTER = "mode=send_frame:parity=auto:deint=interlaced:threads=1"
 def progressive_frames(frames: Iterable[Timed]) -> Generator[Timed]:
     """The same frames at the same times, those that say that they are interlaced deinterlaced.
 
-    A picture follows from its frame, the one before and the one after, so each is given one frame late from the first
-    interlaced one on. Frames that are not interlaced stay as they are. Where pictures change their size or format, the
+    A frame follows from its frame, the one before and the one after, so each is given one frame late from the first
+    interlaced one on. Frames that are not interlaced stay as they are. Where frames change their size or format, the
     next one begins anew.
     """
     filtering: _Bwdif | None = None

@@ -4,7 +4,7 @@ What goes wrong becomes an InputError.
 
 Damage is noticed where FFmpeg can't decode, where a file is shorter than its index or header says (MP4, MOV, AVI, MKV,
 WebM; an MPEG transport stream says nothing of its length), and where times leap further than the file says it lasts.
-Damage that still decodes to a picture or a sound is not noticed: these formats have no checksums.
+Damage that still decodes to a frame or audio is not noticed: these formats have no checksums.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ Pick = Callable[[InputContainer, Path], Any]
 threads = 0
 """Threads that FFmpeg decodes one stream with; 0 leaves it to FFmpeg. Processes that share a machine set 1."""
 
-_BACK = (0, 1, 4, 16)  # seconds before what is looked for: where to seek, until a picture is found that is whole
+_BACK = (0, 1, 4, 16)  # seconds before what is looked for: where to seek, until a frame is found that is whole
 _LEAP = 1  # seconds without anything that the file's stated length has to cover
 _LEAP_BACK = Fraction(1, 2)  # seconds that times may go back by
 _LONG_LEAP = 60  # seconds without anything that are believed of a file that states no length
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 MAX_PIXELS = 1 << 27
-"""Of one picture: 16384 x 8192."""
+"""Of one image: 16384 x 8192."""
 
 
 @contextlib.contextmanager
@@ -77,7 +77,7 @@ def check_file(path: Path) -> None:
 
 
 def video_stream(container: InputContainer, path: Path) -> av.VideoStream:
-    """The default video stream, else the first; cover pictures are none."""
+    """The default video stream, else the first; cover images are none."""
     stream = default_stream(_moving(container))
     if stream is None and shown_streams(container):
         raise InputError("is a still picture, whatever its name ends in: give a file with moving pictures", path=path)
@@ -95,7 +95,7 @@ def video_stream(container: InputContainer, path: Path) -> av.VideoStream:
 
 
 def shown_streams(container: InputContainer) -> list[av.VideoStream]:
-    """The video streams that are no cover pictures."""
+    """The video streams that are no cover images."""
     cover = Disposition.attached_pic | Disposition.timed_thumbnails
     return [stream for stream in container.streams.video if not stream.disposition & cover]
 
@@ -121,7 +121,7 @@ def audible(container: InputContainer) -> list[av.AudioStream]:
 
 
 def _is_still(container: InputContainer, stream: av.VideoStream) -> bool:
-    """Whether it is one picture without a time: a file that is a picture, or the title picture of AVIF and HEIC."""
+    """Whether it is one frame without a time: a file that is an image, or the title image of AVIF and HEIC."""
     name = container.format.name
     item = name.startswith("mov,") and stream.duration is None and stream.frames == stream.time_base == 1
     return item or name.endswith("_pipe") or name == "image2"
@@ -136,7 +136,7 @@ def decoded(path: Path, pick: Pick, zero: Fraction | None, since: Fraction | Non
     """Decode the stream that ``pick`` picks, from a frame at or before ``since`` on (file clock; None: from its start).
 
     Seeking is only a short cut: where it is impossible, lands too late or in the middle of what can't be decoded
-    alone, decoding begins further ahead, at last at the start of the file. So does sound whose times are rounded to
+    alone, decoding begins further ahead, at last at the start of the file. So does audio whose times are rounded to
     more than a sample: where its samples lie can only be counted.
     """
     if since is not None and zero is not None:
@@ -152,7 +152,7 @@ def decoded(path: Path, pick: Pick, zero: Fraction | None, since: Fraction | Non
 
 def _sought(path: Path, pick: Pick, since: Fraction, target: Fraction) -> Iterator[Timed] | None:
     """The last frame at or before ``since`` and those that follow, of interlaced video also the one before, which its
-    picture depends on; None if there is no such frame after a seek to ``target``."""
+    frame depends on; None if there is no such frame after a seek to ``target``."""
     container, stream = started(path, pick)
     uncertain = stream.type == "audio" and stream.time_base * stream.rate > 1
     if uncertain or ((joined := _timeline(path, container)) and joined.is_joined(stream.index)):
@@ -210,7 +210,7 @@ def _timed(path: Path, container: InputContainer, stream: Any) -> Iterator[Timed
     frame, repeated = None, Fraction(0)
     try:
         for packet in _packets(container, stream, joined):
-            if packet.size == 0 and packet.pts is not None:  # Theora: the picture before stays on
+            if packet.size == 0 and packet.pts is not None:  # Theora: the frame before stays on
                 repeated = packet.pts * tick + _duration(packet, rate, tick)
                 continue
             for frame in decode(packet):
@@ -273,7 +273,7 @@ def _packets(container: InputContainer, stream: Any, joined: Timeline | None) ->
         while shifts and number >= shifts[0][0]:
             shift = shifts.pop(0)[1]
         if joined is not None and None not in (packet.pts, packet.dts) and abs(packet.pts - packet.dts) > far:
-            packet.pts = None  # at a seam FFmpeg guesses it from the next clock: the picture follows the one before
+            packet.pts = None  # at a join FFmpeg guesses it from the next clock: the frame follows the one before
         if shift and packet.pts is not None:
             packet.pts += shift
         if shift and packet.dts is not None:
@@ -293,14 +293,14 @@ def _decoder(stream: Any) -> Callable[[av.Packet], Iterable[Any]]:
 
 
 def _has_no_times(container: InputContainer, stream: Any) -> bool:
-    """AVI numbers its packets and says nothing of when their pictures are shown. FFmpeg's guess of that is a picture
-    late, and wrong where pictures are coded in another order than they are shown."""
+    """AVI numbers its packets and says nothing of when their frames are shown. FFmpeg's guess of that is a frame
+    late, and wrong where frames are coded in another order than they are shown."""
     return bool(container.format.name == "avi" and stream.type == "video")
 
 
 def _lateness(path: Path, stream: Any) -> int:
-    """How many ticks of packets the decoder takes in before the first picture comes out. Each further packet gives one
-    more, and the first picture belongs to the first packet's time."""
+    """How many ticks of packets the decoder takes in before the first frame comes out. Each further packet gives one
+    more, and the first frame belongs to the first packet's time."""
     opening = None
     with opened(path) as container:
         for packet in container.demux(container.streams[stream.index]):
@@ -388,7 +388,7 @@ def _duration(frame: Any, rate: Fraction, tick: Fraction) -> Fraction:
 
 
 def own_rate(path: Path, container: InputContainer, stream: Any) -> Fraction:
-    """Pictures a second, on average."""
+    """Frames a second, on average."""
     return _rate(stream, _timeline(path, container))
 
 

@@ -1,7 +1,7 @@
 """Joins the parts of a recording whose clock restarts or leaps into one timeline.
 
 MPEG transport and program streams and Ogg may hold several recordings, one after the other, each with a clock of its
-own. FFmpeg's command line joins them (``dts_delta_threshold``, 10 s); its library does not. Picture and sound are
+own. FFmpeg's command line joins them (``dts_delta_threshold``, 10 s); its library does not. Video and audio are
 shifted by the same time here, so that they stay together. Knows: streams and their packets. Does not know: files.
 """
 
@@ -136,7 +136,7 @@ def join(streams: Sequence[Any], packets: Iterable[Any]) -> Timeline:
 
 
 def stated_rate(stream: Any) -> Fraction:
-    """Pictures a second as FFmpeg has or guesses them, 25 where it knows nothing."""
+    """Frames a second as FFmpeg has or guesses them, 25 where it knows nothing."""
     return Fraction(stream.average_rate or stream.guessed_rate or 25)
 
 
@@ -176,7 +176,7 @@ class _Parts:
         return self.new(track.after + self.shifts[track.part] - start)
 
     def was_odd(self, start: int, track: _Track, before: _Before) -> bool:
-        """Whether only the newest packet has an odd time, as this one goes on from the one before it."""
+        """Whether only the newest packet has an odd time, as this one continues from the one before it."""
         assert track.last is not None
         gap = abs(start - before.after)
         return abs(track.last - before.after) > self.back and gap <= track.longest and gap < abs(start - track.after)
@@ -195,8 +195,8 @@ class _Parts:
         return abs(start + moved - track.after) <= self.forward and start + moved + self.back >= track.last
 
     def _enter(self, start: int, track: _Track, part: int) -> bool:
-        """Whether the stream goes on in a part that another stream began. The part is shifted so that pictures follow
-        each other evenly, but sound is covered or missing for no more than a little."""
+        """Whether the stream continues in a part that another stream began. The part is shifted so that frames follow
+        each other evenly, but audio is covered or missing for no more than a little."""
         overlap = track.after + self.shifts[track.part] - start - self.shifts[part]
         if abs(overlap) > self.forward:
             return False

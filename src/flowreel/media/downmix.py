@@ -1,6 +1,6 @@
 """Mixes surround audio down to one channel, by ITU-R BS.775-3 (annex 4, table 2).
 
-Centre and surrounds go into left and right at -3 dB, the low frequency effects are left out. So stereo sound that is
+Centre and surrounds go into left and right at -3 dB, the low frequency effects are left out. So stereo audio that is
 stored with silent surround channels is as loud as it is without them. Knows loudspeakers, not files.
 """
 

@@ -30,7 +30,7 @@ _INK, _PAPER = (40, 40, 40), (250, 250, 250)
 def contact_sheet(clip: Clip, path: str | Path, columns: int = 8, rows: int | None = None) -> Path:
     """Write a PNG of frames in rows, each with its time, and under each row the spectrogram of just that time.
 
-    A picture stands above the sound that is heard from its instant to the next picture's. ``rows`` None is as many as
+    A frame stands above the audio that is heard from its instant to the next frame's. ``rows`` None is as many as
     the frames need, up to 4; where there are more frames than cells, evenly chosen ones are shown.
     """
     if columns < 1 or (rows is not None and rows < 1):
@@ -61,7 +61,7 @@ def contact_sheet(clip: Clip, path: str | Path, columns: int = 8, rows: int | No
 
 
 def spectrogram(audio: np.ndarray, sample_rate: int, path: str | Path) -> Path:
-    """Write a PNG of the sound (S,) at ``sample_rate`` Hz: time against frequency (mel-spaced), level in dB."""
+    """Write a PNG of the audio (S,) at ``sample_rate`` Hz: time against frequency (mel-spaced), level in dB."""
     if not isinstance(audio, np.ndarray) or audio.ndim != 1 or audio.size == 0:
         raise InputError(f"audio must be an array (S,) with samples in it, not {getattr(audio, 'shape', type(audio))}")
     check_sample_rate(sample_rate)
@@ -87,8 +87,8 @@ def spectrogram(audio: np.ndarray, sample_rate: int, path: str | Path) -> Path:
 
 
 def with_spectrogram(clip: Clip, scale: int = 3) -> Clip:
-    """The clip's frames, ``scale`` times as large, above the spectrogram of its whole sound with a line at the instant
-    that is shown: for moving pictures, which have no sound of their own."""
+    """The clip's frames, ``scale`` times as large, above the spectrogram of its whole audio with a line at the instant
+    that is shown: for moving video, which have no audio of their own."""
     if clip.audio is None:
         raise InputError("the clip has no sound to draw")
     count, height, width = clip.frames.shape[:3]
@@ -120,7 +120,7 @@ def _text(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str) -> None:
 
 
 def _cell_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width of a picture on the sheet: small ones a whole number of times larger, large ones shrunk."""
+    """Height and width of a frame on the sheet: small ones a whole number of times larger, large ones shrunk."""
     longest = max(height, width)
     scale = max(1, _CELL // longest) if longest <= _CELL else _CELL / longest
     return max(1, round(height * scale)), max(44, round(width * scale))
@@ -137,7 +137,7 @@ def _scaled(frame: np.ndarray, height: int, width: int) -> Image.Image:
 
 
 def _strip(audio: np.ndarray, sample_rate: int, start: float, end: float, width: int, height: int) -> np.ndarray:
-    """Levels in dB (height, width), high frequencies on top: column x is the sound of its part of [start, end)."""
+    """Levels in dB (height, width), high frequencies on top: column x is the audio of its part of [start, end)."""
     window = 1 << max(5, round(math.log2(sample_rate * 0.04)))
     per_column = max(1, math.ceil((end - start) * sample_rate / width / (window // 2)))
     centres = start + (np.arange(width * per_column) + 0.5) * (end - start) / (width * per_column)
@@ -197,7 +197,7 @@ def _save(image: Image.Image, path: Path) -> Path:
 
 
 def stack_images(rows: Sequence[np.ndarray], path: str | Path) -> Path:
-    """Write a PNG of pictures (H, W, 3) uint8, of perhaps unequal width, below each other on black."""
+    """Write a PNG of frames (H, W, 3) uint8, of perhaps unequal width, below each other on black."""
     width = max(row.shape[1] for row in rows)
     padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
     return _save(Image.fromarray(np.concatenate(padded)), Path(path))

@@ -1,6 +1,6 @@
 """Converts high dynamic range and wide gamut to SDR BT.709.
 
-The light of a coded picture is computed in cd/m2, its peak of ``PEAK`` is brought to ``WHITE`` = 203 cd/m2, the level
+The light of a coded frame is computed in cd/m2, its peak of ``PEAK`` is brought to ``WHITE`` = 203 cd/m2, the level
 of HDR's reference white (BT.2408-7, 2.1), with the knee of BT.2390-11, 5.4.1, the primaries go from BT.2020 to BT.709,
 and the result is coded with the inverse of a screen's curve (BT.1886, black at 0), so that it is shown as it was meant.
 With a peak of 1000 cd/m2 light below 88 cd/m2 stays as it is and reference white becomes 230 of 255. Both are fixed,
@@ -26,7 +26,7 @@ _LUMINANCE = np.array([0.2627, 0.6780, 0.0593], np.float32)  # of BT.2020's prim
 
 
 def kind(transfer: int, primaries: int) -> str | None:
-    """What a picture with these tags (FFmpeg's numbers) needs: PQ, HLG, WIDE (SDR in BT.2020's colours) or None."""
+    """What a frame with these tags (FFmpeg's numbers) needs: PQ, HLG, WIDE (SDR in BT.2020's colours) or None."""
     return _TRANSFERS.get(transfer) or (WIDE if primaries == _BT2020 else None)
 
 

@@ -1,7 +1,7 @@
 """Reads video files by their timestamps, in constant memory.
 
-Time 0 is the instant of the first picture. Picture and sound come from two independent readers of the same file, so
-that memory does not grow however the file interleaves them. Sound is in ``sound.py``.
+Time 0 is the instant of the first frame. Video and audio come from two independent readers of the same file, so
+that memory does not grow however the file interleaves them. Audio is in ``audio.py``.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from flowreel.media.resize import Fit, Resizer
 from flowreel.media.timing import check_sample_rate, samples_for
 
 _STATED = Fraction(1, 1000)  # seconds that a stated frame rate may be off by
-_SLOWEST = 60  # seconds that pictures may last on average where no sound goes on as long
+_SLOWEST = 60  # seconds that frames may last on average where no audio continues as long
 
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a file holds. ``seconds`` is how long its pictures last, from the first one on, as the file or else its last
+    """What a file holds. ``seconds`` is how long its frames last, from the first one on, as the file or else its last
     packets say; ``fps`` its own average rate, height and width as :func:`iterate` gives them (upright);
-    ``sample_rate`` is 0 without sound."""
+    ``sample_rate`` is 0 without audio."""
 
     seconds: float
     fps: float
@@ -61,7 +61,7 @@ class MediaInfo:
 
 
 def probe(path: str | Path) -> MediaInfo:
-    """What the file holds, having decoded its first picture; :class:`InputError` with the reason if that fails."""
+    """What the file holds, having decoded its first frame; :class:`InputError` with the reason if that fails."""
     survey, _, rest = _survey(Path(path))
     rest.close()
     if survey.durations:
@@ -87,17 +87,17 @@ def iterate(
 ) -> Iterator[Clip]:
     """Read a file as clips of up to ``chunk`` frames that follow each other, in constant memory.
 
-    Frame k covers [k/fps, (k+1)/fps) seconds after ``start`` and shows the last picture that came on before the end of
-    that time: a change of the picture is seen in the very frame during which its sound is heard. Time 0 is the first
-    picture; sound before it is dropped, a track that starts later begins with silence and one that ends early is
-    padded with it, so that the sound lasts as long as the frames (joined, ``samples_for(T, fps, sample_rate)``
+    Frame k covers [k/fps, (k+1)/fps) seconds after ``start`` and shows the last frame that came on before the end of
+    that time: a change of the frame is seen in the very frame during which its audio is heard. Time 0 is the first
+    frame; audio before it is dropped, a track that starts later begins with silence and one that ends early is
+    padded with it, so that the audio lasts as long as the frames (joined, ``samples_for(T, fps, sample_rate)``
     samples). The last frame is the nearest one to the end of the file, at most ``seconds`` after ``start``.
 
     ``fps`` None is the file's own average rate, taken as whole within 0.01. ``size`` is (height, width) or one side
     of a square, None the file's own; ``fit`` and ``crop`` (y, x) as in :func:`resize_frames`. ``channel`` "mean"
-    averages the channels of the sound (surround is mixed down first, see ``downmix``), "first" takes one (R-FLAV,
-    arXiv 2503.08307). ``audio`` False leaves the sound out; a file without sound gives ``Clip.audio`` None. Cover
-    pictures are ignored, rotation and pixel shapes are applied. Interlaced pictures are deinterlaced,
+    averages the channels of the audio (surround is mixed down first, see ``downmix``), "first" takes one (R-FLAV,
+    arXiv 2503.08307). ``audio`` False leaves the audio out; a file without audio gives ``Clip.audio`` None. Cover
+    images are ignored, rotation and pixel shapes are applied. Interlaced frames are deinterlaced,
     what is transparent is seen over black.
 
     A file that can't be read, or only in part, and settings that make no sense are an :class:`InputError`.
@@ -178,12 +178,12 @@ def _chunks(
 def _runs(
     path: Path, pictures: Iterator[Timed], rate: Fraction, zero: Fraction, start: Fraction, limit: int | None
 ) -> Iterator[tuple[av.VideoFrame, int]]:
-    """Every picture that is shown, with the number of output frames that show it."""
+    """Every frame that is shown, with the number of output frames that show it."""
     origin = zero + start
     done, shown, end = 0, None, Fraction(0)
     for frame, time, until, tick in pictures:
-        # Containers round times to their tick (Matroska: 1 ms), which must not push a picture into the frame before.
-        # Where the tick is the time of a picture (AVI), nothing is rounded but the rate that they state.
+        # Containers round times to their tick (Matroska: 1 ms), which must not push a frame into the frame before.
+        # Where the tick is the time of a frame (AVI), nothing is rounded but the rate that they state.
         rounding = tick if 2 * tick <= until - time else _STATED
         tolerance = min(rounding, Fraction(1, 4) / rate)
         index = math.floor((time - origin + tolerance) * rate)
@@ -205,8 +205,8 @@ def _runs(
 
 @dataclass(frozen=True)
 class _Survey:
-    """What the file holds, the time of its first picture on its own clock, and the width of a pixel over its height.
-    ``end`` of the pictures as the file states it, or None; ``durations`` of each, in seconds, if it is a WebP."""
+    """What the file holds, the time of its first frame on its own clock, and the width of a pixel over its height.
+    ``end`` of the frames as the file states it, or None; ``durations`` of each, in seconds, if it is a WebP."""
 
     info: MediaInfo
     zero: Fraction
@@ -216,7 +216,7 @@ class _Survey:
 
 
 def _survey(path: Path) -> tuple[_Survey, Timed, Generator[Timed]]:
-    """What the file holds, its first picture, and those that follow: decoding goes on where the survey ended."""
+    """What the file holds, its first frame, and those that follow: decoding continues where the survey ended."""
     check_file(path)
     if times := webp.durations(path):
         return _webp_survey(path, times)
@@ -254,7 +254,7 @@ def _webp_survey(path: Path, times: list[Fraction]) -> tuple[_Survey, Timed, Gen
 
 
 def _since(path: Path, survey: _Survey, begin: Fraction) -> Iterator[Timed]:
-    """The pictures from the one that is shown ``begin`` seconds after the first, or from an earlier one."""
+    """The frames from the one that is shown ``begin`` seconds after the first, or from an earlier one."""
     if survey.durations:
         return webp.pictures(path, list(survey.durations))
     return progressive_frames(decoded(path, video_stream, survey.zero, survey.zero + begin))

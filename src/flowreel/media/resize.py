@@ -18,10 +18,10 @@ Fit = Literal["crop", "letterbox", "stretch"]
 
 @dataclass(frozen=True)
 class Resizer:
-    """Turns one picture (h, w, 3) uint8 into (height, width, 3).
+    """Turns one frame (h, w, 3) uint8 into (height, width, 3).
 
-    ``fit`` "crop": scale until the picture covers the size, cut what sticks out; ``crop`` (y, x) in [0, 1] says where,
-    (0.5, 0.5) is the centre. "letterbox" (as R-FLAV does, arXiv 2503.08307): the whole picture, each side
+    ``fit`` "crop": scale until the frame covers the size, cut what sticks out; ``crop`` (y, x) in [0, 1] says where,
+    (0.5, 0.5) is the centre. "letterbox" (as R-FLAV does, arXiv 2503.08307): the whole frame, each side
     ``int(side * ratio)``, black bars around its middle. "stretch": both sides on their own.
     """
 
@@ -39,7 +39,7 @@ class Resizer:
             raise InputError(f"crop must be two numbers (y, x) from 0 to 1, not {self.crop!r}")
 
     def sides(self, h: int, w: int, pixel_aspect: float = 1.0) -> tuple[float, float]:
-        """Rows and columns that a whole picture of ``h`` x ``w`` pixels has at the size at which it is shown."""
+        """Rows and columns that a whole frame of ``h`` x ``w`` pixels has at the size at which it is shown."""
         if self.fit == "stretch":
             return self.height, self.width
         wide = w * pixel_aspect
@@ -54,7 +54,7 @@ class Resizer:
         self, picture: np.ndarray, pixel_aspect: float = 1.0, whole: tuple[int, int] | None = None
     ) -> np.ndarray:
         """``pixel_aspect`` is the width of one pixel over its height: 1 unless a file says otherwise. ``whole`` are the
-        rows and columns of the picture, where what is given is a smaller copy of it: they alone decide what is seen.
+        rows and columns of the frame, where what is given is a smaller copy of it: they alone decide what is seen.
         """
         h, w = picture.shape[:2] if whole is None else whole
         if (h, w) == (self.height, self.width) and pixel_aspect == 1:

@@ -16,6 +16,6 @@ def samples_for(frames: int, fps: Real | float, sample_rate: int) -> int:
 
 
 def check_sample_rate(rate: int) -> None:
-    """InputError unless ``rate`` is a whole number of Hz that sound can have."""
+    """InputError unless ``rate`` is a whole number of Hz that audio can have."""
     if not isinstance(rate, (int, np.integer)) or isinstance(rate, bool) or not 1 <= rate <= 768_000:
         raise InputError(f"sample_rate must be a whole number of Hz from 1 to 768000, not {rate!r}")

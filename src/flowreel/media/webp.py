@@ -14,11 +14,11 @@ from flowreel.errors import InputError
 from flowreel.media.demux import MAX_PIXELS, Timed
 
 _TICK = Fraction(1, 1000)
-_UNSTATED = Fraction(1, 10)  # seconds that browsers show a picture whose duration is 0
+_UNSTATED = Fraction(1, 10)  # seconds that browsers show a frame whose duration is 0
 
 
 def durations(path: Path) -> list[Fraction]:
-    """Seconds that each picture of a moving WebP is shown; none for stills and for other files.
+    """Seconds that each frame of a moving WebP is shown; none for stills and for other files.
 
     :class:`InputError` where the file is shorter than its header says.
     """
@@ -50,7 +50,7 @@ def _durations(file: BinaryIO) -> Generator[Fraction]:
 
 
 def pictures(path: Path, times: list[Fraction]) -> Generator[Timed]:
-    """Every picture, shown as long as ``times`` says, the first one from 0 s on."""
+    """Every frame, shown as long as ``times`` says, the first one from 0 s on."""
     from PIL import Image
 
     start = Fraction(0)

@@ -56,8 +56,8 @@ class Writer:
 
     The ending of the name decides: ``.mp4`` is H.264 + AAC with the index in front, in yuv420p where both sides are
     even and otherwise in yuv444p, which keeps odd sizes but does not play in every browser; ``.mkv`` is lossless (FFV1
-    RGB + float PCM: reads back bit for bit); ``.gif`` and ``.webp`` hold no sound, it is left out; ``.wav`` (16 bit)
-    holds nothing else. ``sample_rate`` None writes no sound; where a clip has none, or less than its frames last,
+    RGB + float PCM: reads back bit for bit); ``.gif`` and ``.webp`` hold no audio, it is left out; ``.wav`` (16 bit)
+    holds nothing else. ``sample_rate`` None writes no audio; where a clip has none, or less than its frames last,
     silence is written. Samples beyond [-1, 1] are limited to it, they never wrap. ``quality`` is x264's constant rate
     factor, 0 to 51, lower is better.
 
@@ -227,7 +227,7 @@ def _encodable(picture: np.ndarray, pixels: str) -> av.VideoFrame:
 
 
 def _with_palette(picture: np.ndarray) -> av.VideoFrame:
-    """At most 256 colours, chosen for this picture alone, so that memory stays bounded."""
+    """At most 256 colours, chosen for this frame alone, so that memory stays bounded."""
     image = Image.fromarray(np.ascontiguousarray(picture)).quantize(256, Image.Quantize.MEDIANCUT)
     colours = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
     palette = np.full((256, 4), 255, np.uint8)  # alpha, red, green, blue

@@ -25,7 +25,7 @@ _STEP = 1.2  # heights a second: the mean of what drops and sparks do, and more
 
 
 def classify(clip: Clip) -> str:
-    """The class of the world that ``clip`` shows, or :data:`NOTHING`. Looks at the pictures alone.
+    """The class of the world that ``clip`` shows, or :data:`NOTHING`. Looks at the frames alone.
 
     Always one of the four where something is vivid: the rule tells the classes from each other, not from all else.
     """

@@ -83,7 +83,7 @@ def drift(stream: Clip | Iterable[Clip], name: str | None = None, seconds: float
     left at the end counts as a window if it is at least half as long, or the only one.
 
     Raises:
-        InputError: a stream without clips or of clips that differ in size, rate or sound; windows of under 4 seconds.
+        InputError: a stream without clips or of clips that differ in size, rate or audio; windows of under 4 seconds.
     """
     if not (math.isfinite(seconds) and seconds >= 4):
         raise InputError(f"windows must last 4 seconds or more, not {seconds}")
@@ -134,7 +134,7 @@ def measured(clip: Clip, name: str, start: float = 0.0) -> Span:
 
 
 def _frozen(clip: Clip) -> float:
-    """Share of the clip's seconds in which the picture stands still."""
+    """Share of the clip's seconds in which the frame stands still."""
     length = max(2, round(_FROZEN_FOR * clip.fps))
     still = []
     for start in range(0, max(1, len(clip.frames) - length + 1), length):
@@ -145,7 +145,7 @@ def _frozen(clip: Clip) -> float:
 
 
 def _silent(clip: Clip) -> float:
-    """Share of the clip's stretches of 2 s in which nothing is heard; 1 without sound."""
+    """Share of the clip's stretches of 2 s in which nothing is heard; 1 without audio."""
     if clip.audio is None or len(clip.audio) == 0:
         return 1.0
     block = max(1, round(0.05 * clip.sample_rate))

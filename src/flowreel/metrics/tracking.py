@@ -18,7 +18,7 @@ from flowreel.metrics.events import nearest_note
 FAINTEST = 0.2
 """Vividness (0 to 1) that the objects of a clip must have: below it nothing is seen."""
 
-_GRID = 64  # larger pictures are averaged down to this and at most twice as much
+_GRID = 64  # larger frames are averaged down to this and at most twice as much
 
 
 class Blob(NamedTuple):
@@ -173,7 +173,7 @@ Expected = Callable[[Track, float], tuple[float, float]]
 
 
 def linked(frames: Sequence[Sequence[Blob]], fps: float, expected: Expected, gap: int = 2) -> list[Track]:
-    """Tracks of things that move up or down: each blob goes on the track that expects it best, or begins one.
+    """Tracks of things that move up or down: each blob continues the track that expects it best, or begins one.
 
     A track may miss ``gap`` frames. Its x stays within 0.06.
     """

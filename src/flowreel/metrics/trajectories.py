@@ -12,9 +12,9 @@ _DROP = 0.0575  # radius, the mean of the world's
 _DROP_SPEED = 0.9
 _SPARK = 0.04
 _WIDER = 0.004
-"""Share of the picture by which a ring must have grown; those of the world cover 0.01 and more."""
+"""Share of the frame by which a ring must have grown; those of the world cover 0.01 and more."""
 _APPEARS = 0.018
-"""Share of the picture by which a hue must have grown around a place for a burst without a spark; a spark covers
+"""Share of the frame by which a hue must have grown around a place for a burst without a spark; a spark covers
 0.006."""
 _SQUARE = 0.14
 """Half the side of the square that this is looked at in."""
@@ -105,7 +105,7 @@ def _sparkless(view: View, found: list[Found]) -> list[Found]:
 
 
 def _around(view: View, level: np.ndarray) -> np.ndarray:
-    """(T, H, W): how much of ``level`` lies in a square around each pixel, as a share of the picture."""
+    """(T, H, W): how much of ``level`` lies in a square around each pixel, as a share of the frame."""
     half = round(_SQUARE * len(view.x))
     padded = np.pad(level, ((0, 0), (half + 1, half), (half + 1, half)))
     sums = padded.cumsum(axis=1).cumsum(axis=2)
@@ -132,7 +132,7 @@ def _still(track: Track) -> float:
 def _rising(track: Track, time: float) -> tuple[float, float]:
     """See :data:`tracking.Expected`."""
     since = time - track.last.time
-    if len(track.blobs) < 3:  # at most as fast as a spark enters the picture
+    if len(track.blobs) < 3:  # at most as fast as a spark enters the frame
         return track.last.y - 0.95 * since, 0.95 * since + 0.02
     left = max(0.0, _still(track) - track.last.time)
     step = Fireworks.SLOWING / 2 * (left**2 - max(0.0, left - since) ** 2)
@@ -173,7 +173,7 @@ def _ring(view: View, x: float, y: float) -> np.ndarray:
 
 
 def _of_hue(view: View, where: np.ndarray, colour: np.ndarray, start: float, end: float) -> float:
-    """The share of the picture that is of the hue of ``colour`` (3,) within ``where`` (H, W): the largest of the frames
+    """The share of the frame that is of the hue of ``colour`` (3,) within ``where`` (H, W): the largest of the frames
     from ``start`` to ``end``; 0 if there are none."""
     first, last = np.searchsorted(view.times, (start - 1e-6, end + 1e-6))
     if last <= first:

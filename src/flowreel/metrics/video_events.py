@@ -18,9 +18,9 @@ _BOB = 0.09
 
 
 def find_video_events(clip: Clip, name: str) -> list[Found]:
-    """The events that the pictures of ``clip`` show if they are of the class ``name``, in order of time.
+    """The events that the frames of ``clip`` show if they are of the class ``name``, in order of time.
 
-    Works on the pictures alone, of 32 pixels and more a side. Times are those of the world: frame k shows the instant
+    Works on the frames alone, of 32 pixels and more a side. Times are those of the world: frame k shows the instant
     k/fps. A reversal or a passage needs a frame on each side, so what happens within a frame of the ends may be missed.
 
     Raises:
