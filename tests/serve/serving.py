@@ -25,7 +25,7 @@ from flowreel.serve.uploads import Limits
 
 @dataclass
 class Served:
-    """Where it is, and its studio."""
+    """Where it is, and its sessions."""
 
     port: int
     sessions: SessionManager

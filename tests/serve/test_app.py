@@ -288,8 +288,8 @@ def test_page_and_facts(server: Served) -> None:
         assert b"http://" not in body.replace(b"http://www.w3.org", b""), "no asset from elsewhere"
     status, facts = server.json("GET", "/api/info")
     assert (facts["model"], facts["classes"], facts["max_viewers"]) == ("tiny", ["low", "high"], 2)
-    status, described = server.json("GET", "/openapi.json")
-    assert set(described["paths"]) == {
+    status, description = server.json("GET", "/openapi.json")
+    assert set(description["paths"]) == {
         *("/stream.mp4", "/api/generate", "/api/media", "/api/info", "/healthz", "/metrics")
     }
     status, text, _ = server.ask("GET", "/metrics")

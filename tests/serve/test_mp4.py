@@ -101,10 +101,10 @@ def test_a_chunk_that_does_not_fit_is_refused() -> None:
 
 
 def test_strip_shows_a_tone_in_its_band_when_it_sounds() -> None:
-    strip, rate = SpectrumStrip(16000), 16000
+    spectrum, rate = SpectrumStrip(16000), 16000
     sound = np.zeros(2 * rate, np.float32)
     sound[rate:] = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(rate) / rate)
-    pieces = [strip.push(piece) for piece in np.split(sound, 10)]
+    pieces = [spectrum.push(piece) for piece in np.split(sound, 10)]
     columns = np.frombuffer(b"".join(pieces), np.uint8).reshape(-1, BANDS)
     assert len(columns) == 100
     assert columns[:49].max() == 0

@@ -1,4 +1,4 @@
-"""Who may ask: hosts, tokens and rates, asked of the guard itself, without a server."""
+"""Who may ask: hosts, tokens and rates, asked of the middleware itself, without a server."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def app(
 
     Args:
         name: of the pipeline, as it is shown.
-        hosts, local, token: see :class:`Guard`.
+        hosts, local, token: see :class:`SecurityMiddleware`.
         limits: of uploads.
         longest: seconds of a clip that may be asked for.
     """
@@ -103,7 +103,7 @@ def app(
         Route("/api/info", to(info)),
         Route("/healthz", to(health)),
         Route("/metrics", to(metrics)),
-        Route("/openapi.json", to(described)),
+        Route("/openapi.json", to(description)),
     ]
     application = Starlette(
         routes=routes,
@@ -190,5 +190,5 @@ async def metrics(state: ServerState, request: Request) -> Response:  # noqa: AR
     )
 
 
-async def described(state: ServerState, request: Request) -> Response:  # noqa: ARG001
+async def description(state: ServerState, request: Request) -> Response:  # noqa: ARG001
     return JSONResponse(openapi(state.name, list(state.pipeline.config.classes), state.longest))

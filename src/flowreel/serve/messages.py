@@ -65,7 +65,7 @@ def message(text: str, config: PipelineConfig) -> Message:
     """One message of a viewer.
 
     Raises:
-        Refused: it is not one of those that there are.
+        RequestError: it is unknown.
     """
     try:
         values = json.loads(text)
@@ -103,7 +103,7 @@ def wished(values: Mapping[str, Any], config: PipelineConfig) -> StreamRequest:
     """Label, seed, guidance, steps and window out of JSON or of a query's text, each None where it is not there.
 
     Raises:
-        Refused: one of them can't be.
+        RequestError: one of them can't be.
     """
     label = values.get("label")
     if label is not None:
@@ -128,7 +128,7 @@ def seconds(values: Mapping[str, Any], longest: float) -> float | None:
     """How long a clip is to be, or None for the usual length.
 
     Raises:
-        Refused: it can't be so long.
+        RequestError: it is too long.
     """
     return _number(values, "seconds", 0.01, longest)
 

@@ -20,8 +20,8 @@ METRICS = {
     "clips": ("counter", "clips made on request"),
     "uploads": ("counter", "uploads read"),
     "speed": ("gauge", "real-time factor of the newest chunks"),
-    "lead_seconds": ("gauge", "the farthest that a generation is before its viewer: what a change waits for"),
-    "first_fragment_seconds": ("gauge", "from a viewer's coming to the first fragment, of the last one who came"),
+    "lead_seconds": ("gauge", "the longest lead of a generation over its viewer, which a change waits for"),
+    "first_fragment_seconds": ("gauge", "from the newest viewer's connection to its first fragment"),
 }
 
 

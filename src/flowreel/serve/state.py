@@ -41,7 +41,7 @@ def as_conditioning(upload: Upload | None, role: object) -> Upload:
     """The upload, if it can be used as ``role``.
 
     Raises:
-        Refused: it can't, or there is none.
+        RequestError: it can't, or there is none.
     """
     if role not in ROLES:
         raise RequestError(400, f"as must be one of {', '.join(ROLES)}")

@@ -77,7 +77,7 @@ class Reader:
         """What is in the body of a request.
 
         Raises:
-            Refused: too large, too long, or nothing that can be read.
+            RequestError: too large, too long, or nothing that can be read.
         """
         if length is not None and length.isdecimal() and int(length[:20]) > self.limits.size:
             raise self._too_large()
