@@ -15,12 +15,13 @@ BEGIN, END = "<!-- tree: python tests/integration/test_tree.py writes it -->", "
 
 def first_sentence(path: Path) -> str:
     text = " ".join((ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0].split())
-    return re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"\1", re.split(r"(?<=[a-z\d)`\"])\.(?=\s|$)", text)[0])
+    return re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"\1", re.split(r"\.(?=\s|$)", text)[0])
 
 
 def packages() -> list[str]:
-    rows = [(f"{name}/", first_sentence(SOURCE / name / "__init__.py")) for name in ORDER]
-    rows += [(name, first_sentence(SOURCE / name)) for name in ("cli.py", "cli_parser.py", "errors.py")]
+    rows = [("errors.py", first_sentence(SOURCE / "errors.py"))]
+    rows += [(f"{name}/", first_sentence(SOURCE / name / "__init__.py")) for name in ORDER]
+    rows += [(name, first_sentence(SOURCE / name)) for name in ("cli_parser.py", "cli.py")]
     return [f"{name:14}{text}" for name, text in rows]
 
 
@@ -29,7 +30,8 @@ def modules() -> list[str]:
     for name in ORDER:
         lines += [f"{name}/"]
         files = sorted(path for path in (SOURCE / name).glob("*.py") if path.name != "__init__.py")
-        lines += [f"  {path.name:19}{first_sentence(path)}" for path in files]
+        lines += [f"  {path.name:21}{first_sentence(path)}" for path in files]
+    lines += [f"{name:23}{first_sentence(SOURCE / name)}" for name in ("errors.py", "cli_parser.py", "cli.py")]
     return lines
 
 

@@ -1,4 +1,4 @@
-"""HiFi-GAN (Kong et al. 2020, arXiv 2010.05646): the convolutional vocoder of R-FLAV."""
+"""HiFi-GAN (arXiv 2010.05646): the convolutional vocoder of R-FLAV."""
 
 from __future__ import annotations
 

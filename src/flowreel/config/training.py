@@ -1,4 +1,4 @@
-"""The options of training runs, and which combinations are impossible. Torch-free."""
+"""The options of training runs, the shares of roles among them, and impossible combinations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which frames of a training sample are known: its role, and the times drawn for it."""
+"""Draws the role of a training sample and its times; the roles' shares are options (``config.training``)."""
 
 from __future__ import annotations
 
