@@ -16,9 +16,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from flowreel.utils import runtime as machine
+from flowreel.utils import runtime
 
-machine.keep_memory()  # as the command line does, before torch is imported
+runtime.keep_memory()  # as the command line does, before torch is imported
 
 import torch  # noqa: E402
 from rich.console import Console  # noqa: E402

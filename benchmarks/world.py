@@ -28,7 +28,7 @@ from flowreel.media import Clip, Writer
 from flowreel.metrics import Events, Found, classify, compare, events_of, find_audio_events, floor, match, pooled
 from flowreel.metrics.drift import measured
 from flowreel.pipeline.conditioning import stack
-from flowreel.utils import runtime as machine
+from flowreel.utils import runtime
 from flowreel.utils.files import read_json, write_json
 from flowreel.world.render import CLASSES, World
 
@@ -338,7 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if unknown := set(options.only) - set(names):
         parser.error(f"--only {', '.join(unknown)}: choose from {', '.join(names)}")
-    machine.keep_memory()  # as the command line does
+    runtime.keep_memory()  # as the command line does
     pipe = flowreel.load(options.pipe, device="cpu")
     of = {"version": flowreel.__version__, "weights": fingerprint(pipe)}
     of |= {name: getattr(options, name) for name in ("count", "seconds", "minutes")}

@@ -34,15 +34,14 @@ from flowreel.config import (
 )
 from flowreel.config.presets import PRESETS, preset
 from flowreel.errors import InputError
-from flowreel.utils import console
-from flowreel.utils import runtime as machine
+from flowreel.utils import console, runtime
 from flowreel.utils.reporting import Report, say
 from flowreel.utils.spelling import closest
 
 
 def _leads() -> bool:
     """Whether this is the one that speaks of the processes that torchrun started."""
-    return machine.rank_and_world()[0] == 0
+    return runtime.rank_and_world()[0] == 0
 
 
 def _print(line: str) -> None:
@@ -62,9 +61,15 @@ def prepare(clips: str, out: str, config: PrepareConfig | None = None, report: R
     R-FLAV.
     """
     from flowreel.data.prepare import prepare as run
+
+    return run(Path(clips), Path(out), config or PrepareConfig(), report, _fit_codec)
+
+
+def _fit_codec(*arguments: Any) -> Path:
+    """Fit an autoencoder for prepare: what trains is imported where no codec was given."""
     from flowreel.training.autoencoder import fit_for_prepare
 
-    return run(Path(clips), Path(out), config or PrepareConfig(), report, fit_for_prepare)
+    return fit_for_prepare(*arguments)
 
 
 def train(data: str, run: str, config: TrainConfig | None = None, report: Report = _print) -> Path:
@@ -267,7 +272,7 @@ def _run(arguments: list[str]) -> int:
         _print_from_all(f"flowreel {__version__}")
         return 0
     warnings.showwarning = _show_warning
-    machine.keep_memory()
+    runtime.keep_memory()
     name, *rest = arguments
     if name not in COMMANDS:
         raise InputError(f"there is no command {name!r}{closest(name, COMMANDS)}; there are {', '.join(COMMANDS)}")

@@ -98,6 +98,6 @@ def test_guidance_of_a_model_that_has_none() -> None:
 
 def test_a_window_that_blocks_do_not_fill_is_refused() -> None:
     config = tiny_pipeline(blocks=(2,)).config
-    assert messages.wished({"window": "4"}, config).window == 4
+    assert messages.stream_request({"window": "4"}, config).window == 4
     with pytest.raises(RequestError, match="block"):
-        messages.wished({"window": 3}, config)
+        messages.stream_request({"window": 3}, config)

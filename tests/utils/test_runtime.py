@@ -12,8 +12,8 @@ pytest.importorskip("resource")
 
 CODE = """
 import resource, torch
-from flowreel.utils import runtime as machine
-heard = machine.keep_memory() if {keep} else None
+from flowreel.utils import runtime
+heard = runtime.keep_memory() if {keep} else None
 def faults(times):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(times):

@@ -4,7 +4,7 @@ Knows what can be chosen, its defaults, and which combinations are impossible; d
 the help line of its option. The named sizes of the published systems and the presets are in ``presets``.
 """
 
-from flowreel.config.base import check_scale, flat, from_dict, renamed, to_dict
+from flowreel.config.base import check_scale, flat, from_dict, to_dict
 from flowreel.config.commands import (
     ConvertConfig,
     GenerateConfig,
@@ -77,6 +77,5 @@ __all__ = [
     "check_scale",
     "flat",
     "from_dict",
-    "renamed",
     "to_dict",
 ]

@@ -42,7 +42,7 @@ class Range:
 
 
 _COUNT, _POSITIVE, _NATURAL, _SHARE = Range(1), Range(0, above=True), Range(0), Range(0, 1)
-_BELOW_ONE = Range(0, 1, below=True)
+_BELOW_ONE, _SCALE = Range(0, 1, below=True), Range(0, math.inf, below=True)
 
 RANGES = {
     **dict.fromkeys(("steps", "batch", "log", "save", "keep", "accumulate", "count", "frames", "crops"), _COUNT),
@@ -54,8 +54,8 @@ RANGES = {
     **dict.fromkeys(("spectrum_weight", "mel_weight", "frequency_weight", "feature_weight"), _NATURAL),
     **dict.fromkeys(("disturbance", "exercises"), _NATURAL),
     **dict.fromkeys(("weight_decay", "clip", "adversarial", "adversarial_start", "kl"), _NATURAL),
-    **dict.fromkeys(("guidance", "gradient_scale", "lookahead", "context"), Range(0, math.inf, below=True)),
-    **dict.fromkeys(("class_dropout", "degrade", "final", "flip", "cut", "joint", "peak"), _SHARE),
+    **dict.fromkeys(("guidance", "gradient_scale", "lookahead", "context"), _SCALE),
+    **dict.fromkeys(("class_dropout", "degrade", "final", "flip", "cut", "peak"), _SHARE),
     **dict.fromkeys(("beta1", "beta2", "decay", "drop_path", "test"), _BELOW_ONE),
     "port": Range(0, 65535),
 }
@@ -70,8 +70,11 @@ def check(condition: bool, message: str) -> None:
 
 def check_scale(name: str, value: Any) -> None:
     """Raise :class:`InputError` unless the scale called ``name`` is a finite number of 0 or more."""
-    usable = isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
-    check(usable, f"{name} must be a number of 0 or more, not {value!r}")
+    check(_fits(value, _SCALE), f"{name} must be {_SCALE}, not {value!r}")
+
+
+def _fits(value: Any, allowed: Range) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and float(value) in allowed
 
 
 def check_fields(config: Any, prefix: str = "") -> None:
@@ -89,7 +92,7 @@ def check_fields(config: Any, prefix: str = "") -> None:
             check(value in choices, f"{prefix}{name} must be one of {', '.join(map(str, choices))}, not {value!r}")
         if name in RANGES and hint is not bool:
             numbers = value if isinstance(value, tuple) else (value,)
-            fits = all(isinstance(n, Real) and not isinstance(n, bool) and float(n) in RANGES[name] for n in numbers)
+            fits = all(_fits(number, RANGES[name]) for number in numbers)
             check(fits, f"{prefix}{name} must be {RANGES[name]}, not {value!r}")
 
 
@@ -134,7 +137,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
     """Build the config ``cls`` from a plain dict, recursively; unknown keys are an :class:`InputError`."""
-    hints, values = typing.get_type_hints(cls), renamed(values)
+    hints, values = typing.get_type_hints(cls), _renamed(values)
     known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     gone = {name: value for name, value in values.items() if name in DROPPED and name not in known}
     for name, value in gone.items():
@@ -156,17 +159,11 @@ def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
         raise InputError(f"{where or cls.__name__} is incomplete or has values of a wrong type: {error}") from error
 
 
-def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by the names that they have now; dotted names and nested settings too."""
-
+def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of one config by the names that they have now."""
     if values.get("kind") == "none" and "decay" in values:  # of the moving average, before a decay of 0 said so
         values = {**values, "kind": "power", "decay": 0.0}
-
-    def new(name: str) -> str:
-        path, dot, last = name.rpartition(".")
-        return f"{path}{dot}{RENAMED.get(last, last)}"
-
-    return {new(name): renamed(value) if isinstance(value, dict) else value for name, value in values.items()}
+    return {RENAMED.get(name, name): value for name, value in values.items()}
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -75,7 +75,9 @@ def _wanted(
     seconds = messages.seconds(values, state.longest)
     if unknown := set(values) - {"label", "seed", "guidance", "steps", "window", "seconds"}:
         raise RequestError(400, f"there is no parameter {sorted(unknown)[0][:60]}")
-    wanted = state.sessions.whole(with_defaults(messages.wished(values, state.pipeline.config), state.sessions.wanted))
+    wanted = state.sessions.whole(
+        with_defaults(messages.stream_request(values, state.pipeline.config), state.sessions.wanted)
+    )
     if upload is not None:
         wanted = replace(wanted, media=upload.clip, role=role)
     if seconds is None:

@@ -91,7 +91,7 @@ def message(text: str, config: PipelineConfig) -> Message:
         if not isinstance(media, str) or len(media) > LONGEST_NAME or role not in ROLES:
             raise RequestError(400, f"use needs media, the id of an upload, and as, one of {', '.join(ROLES)}")
         return Use(media, role)
-    wanted = wished(values, config)
+    wanted = stream_request(values, config)
     if kind == "restart":
         return Restart(wanted)
     if wanted.label is None and wanted.guidance is None:
@@ -99,7 +99,7 @@ def message(text: str, config: PipelineConfig) -> Message:
     return Steer(wanted.label, wanted.guidance)
 
 
-def wished(values: Mapping[str, Any], config: PipelineConfig) -> StreamRequest:
+def stream_request(values: Mapping[str, Any], config: PipelineConfig) -> StreamRequest:
     """Label, seed, guidance, steps and window out of JSON or of a query's text, each None where it is not there.
 
     Raises:

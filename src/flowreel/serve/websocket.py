@@ -37,7 +37,7 @@ MISTAKES = 20
 async def watch(state: ServerState, socket: WebSocket) -> None:
     """One viewer: sends fragments and receives messages until either side leaves."""
     try:
-        wanted = messages.wished(dict(socket.query_params), state.pipeline.config)
+        wanted = messages.stream_request(dict(socket.query_params), state.pipeline.config)
     except RequestError as error:
         await socket.accept()
         await _tell(socket, {"type": "error", "status": error.status, "message": error.message})
@@ -248,7 +248,7 @@ async def _until_gone(receive: Receive) -> None:
 
 async def endless(state: ServerState, request: Request) -> Response:
     """The stream as one MP4 without an end, for players."""
-    wanted = messages.wished(dict(request.query_params), state.pipeline.config)
+    wanted = messages.stream_request(dict(request.query_params), state.pipeline.config)
     if request.method == "HEAD":
         return Response(media_type="video/mp4")
     leave = contextlib.AsyncExitStack()

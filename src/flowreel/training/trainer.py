@@ -24,7 +24,7 @@ from flowreel.training.parallel import Parallel
 from flowreel.training.signals import SignalHandler
 from flowreel.training.task import NETWORK, Batch, Task, purpose_seed
 from flowreel.utils.distributed import Processes
-from flowreel.utils.files import replacing_files
+from flowreel.utils.files import replacing_files, replacing_folder
 from flowreel.utils.reporting import Report, silent
 from flowreel.utils.resume import check_unchanged
 from flowreel.utils.runtime import rank_and_world
@@ -245,7 +245,7 @@ class Trainer:
         if module is None:
             return
         try:
-            with checkpoint.replacing_folder(self.run / checkpoint.PREVIEWS / str(step)) as aside, torch.no_grad():
+            with replacing_folder(self.run / checkpoint.PREVIEWS / str(step)) as aside, torch.no_grad():
                 self.task.preview(module, aside, step)
         except (InputError, OSError) as error:
             self.report(f"WARNING: no preview at step {step}: {error}")
